@@ -1,0 +1,19 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real radiographs, where this checkout has one beside it; else the test skips."""
+    folder = Path(os.environ.get("UMIF_REAL_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "README.md").exists():
+        pytest.skip("no real radiographs here: set UMIF_REAL_DATA to their folder to run this test")
+    return folder
