@@ -1,0 +1,377 @@
+"""Label sets ↔ text passages: a bank of sentences, a writer that mixes them, and the reader that takes them apart.
+
+A passage states findings as present, absent or uncertain and never mentions what its labels do not. Labels carry no
+severity or place, so none is written. The bank is `templates.yaml` beside this file; `load_templates(path)` reads
+another one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+from pydantic import Field, field_validator, model_validator
+
+from umif.config import Config, parse_config
+from umif.errors import ConfigError
+from umif.language.vocabulary import Vocabulary, VocabularyEntry, Wording, read_data, vocabulary
+from umif.readers.base import LabelState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+
+DATA = Path(__file__).with_name("templates.yaml")
+NO_FINDING = "no_finding"
+PROMPTS = 8
+Uncertain = Literal["worded", "left_out"]
+# Where two labels of one image name the same finding, the one that says more stands.
+_WEIGHT = {LabelState.PRESENT: 3, LabelState.UNCERTAIN: 2, LabelState.ABSENT: 1, LabelState.NOT_MENTIONED: 0}
+_JOINT_SHARE = {LabelState.PRESENT: 0.25, LabelState.ABSENT: 0.5, LabelState.UNCERTAIN: 0.25}
+_LARGEST_JOINT = 4
+_CONJUNCTION = {LabelState.PRESENT: "and", LabelState.ABSENT: "or", LabelState.UNCERTAIN: "or"}
+_VERBS = {"is": ("is", "are"), "was": ("was", "were"), "has": ("has", "have")}
+_SLOT = re.compile(r"\{(\w+)\}")
+_LIST = re.compile(r",\s+|\s+and\s+|\s+or\s+")
+
+
+class Bank(Config):
+    """The sentences of one state: for signs and diagnoses alike, for signs alone, and for several findings at once."""
+
+    any: tuple[str, ...] = Field(min_length=1)
+    sign: tuple[str, ...] = ()
+    joint: tuple[str, ...] = ()
+
+    @field_validator("any", "sign")
+    @classmethod
+    def _one_slot(cls, sentences: tuple[str, ...]) -> tuple[str, ...]:
+        return _check(sentences, {"finding", "a_finding"})
+
+    @field_validator("joint")
+    @classmethod
+    def _list_slot(cls, sentences: tuple[str, ...]) -> tuple[str, ...]:
+        return _check(sentences, {"findings", "a_findings"})
+
+
+class Templates(Config):
+    """A bank of sentences; see `templates.yaml` for what each group is for."""
+
+    present: Bank
+    absent: Bank
+    uncertain: Bank
+    normal: tuple[str, ...] = Field(min_length=1)
+    not_normal: tuple[str, ...] = Field(min_length=1)
+    maybe_normal: tuple[str, ...] = Field(min_length=1)
+    opening: tuple[str, ...] = ()
+
+    @field_validator("normal", "not_normal", "maybe_normal", "opening")
+    @classmethod
+    def _no_slot(cls, sentences: tuple[str, ...]) -> tuple[str, ...]:
+        return _check(sentences, set())
+
+    @model_validator(mode="after")
+    def _one_meaning(self) -> Templates:
+        meanings: dict[str, str] = {}
+        for name, sentence in self._named():
+            known = meanings.setdefault(sentence.casefold(), name.split(".")[0])
+            if known != name.split(".")[0]:
+                raise ValueError(f"{sentence!r} stands under {known} and under {name}")
+        return self
+
+    def _named(self) -> Iterator[tuple[str, str]]:
+        for state in ("present", "absent", "uncertain"):
+            bank = self.bank(LabelState(state))
+            yield from ((f"{state}.{part}", s) for part in ("any", "sign", "joint") for s in getattr(bank, part))
+        for name in ("normal", "not_normal", "maybe_normal", "opening"):
+            yield from ((name, sentence) for sentence in getattr(self, name))
+
+    def bank(self, state: LabelState) -> Bank:
+        """Return the sentences of a state that is mentioned."""
+        return cast("Bank", getattr(self, state.value))
+
+    def whole(self, state: LabelState) -> tuple[str, ...]:
+        """Return the sentences that say whether the picture as a whole is normal."""
+        return {
+            LabelState.PRESENT: self.normal,
+            LabelState.ABSENT: self.not_normal,
+            LabelState.UNCERTAIN: self.maybe_normal,
+        }[state]
+
+    def single(self, state: LabelState, *, diagnosis: bool) -> tuple[str, ...]:
+        """Return the sentences for one finding."""
+        bank = self.bank(state)
+        return bank.any if diagnosis else bank.sign + bank.any
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._named())
+
+
+def _check(sentences: tuple[str, ...], wanted: set[str]) -> tuple[str, ...]:
+    for sentence in sentences:
+        slots = _SLOT.findall(sentence)
+        own = [slot for slot in slots if slot not in _VERBS]
+        if len(own) != bool(wanted) or not set(own) <= wanted or (not wanted and slots):
+            raise ValueError(
+                f"{sentence!r} must hold {' or '.join(sorted(wanted)) or 'no slot'} once and no other slot"
+            )
+        if re.search(r"[.,;{}]", _SLOT.sub("", sentence)):
+            raise ValueError(f"{sentence!r} holds a full stop, comma, semicolon or stray brace")
+    return sentences
+
+
+def load_templates(path: str | Path) -> Templates:
+    """Read and check a bank of sentences.
+
+    Raises:
+        ConfigError: the file cannot be read, or a sentence has a slot too many, too few or unknown.
+    """
+    file = Path(path)
+    return parse_config(Templates, read_data(file), where=file)
+
+
+@cache
+def templates() -> Templates:
+    """Return UmiF's own bank, read once per process."""
+    return load_templates(DATA)
+
+
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    """One finding to be worded; `entry` is `None` for words that the vocabulary does not know."""
+
+    entry: VocabularyEntry | None
+    words: tuple[Wording, ...]
+    state: LabelState
+    plural: bool = False
+    diagnosis: bool = True
+
+    @property
+    def is_whole(self) -> bool:
+        return self.entry is not None and self.entry.id == NO_FINDING
+
+
+@dataclass(slots=True)
+class _Writer:
+    """Draws sentences; pure in its generator."""
+
+    bank: Templates
+    rng: np.random.Generator
+    sentences: list[str] = field(default_factory=list)
+
+    def pick(self, options: Sequence[str]) -> str:
+        return options[int(self.rng.integers(len(options)))]
+
+    def wording(self, statement: _Statement) -> Wording:
+        # The name itself is drawn half of the time, so that all passages share a common core of words.
+        words = statement.words
+        return words[0] if self.rng.random() < 0.5 else words[int(self.rng.integers(len(words)))]
+
+    def write(self, statements: list[_Statement]) -> None:
+        """Word statements, several of the same state in one sentence now and then."""
+        while statements:
+            first = statements.pop()
+            group = [first]
+            joint = self.bank.bank(first.state).joint
+            if joint and not first.is_whole and self.rng.random() < _JOINT_SHARE[first.state]:
+                size = int(self.rng.integers(2, _LARGEST_JOINT + 1))
+                others = [s for s in statements if s.state == first.state and not s.is_whole and s.entry][: size - 1]
+                if first.entry:
+                    group += others
+                    statements[:] = [s for s in statements if s not in others]
+            self.sentences.append(self.joint(group, joint) if len(group) > 1 else self.single(first))
+
+    def single(self, statement: _Statement) -> str:
+        if statement.is_whole:
+            return self.pick(self.bank.whole(statement.state))
+        sentence = self.pick(self.bank.single(statement.state, diagnosis=statement.diagnosis))
+        return fill(sentence, self.wording(statement), plural=statement.plural)
+
+    def joint(self, group: list[_Statement], sentences: tuple[str, ...]) -> str:
+        wordings = [self.wording(statement) for statement in group]
+        conjunction = f" {_CONJUNCTION[group[0].state]} "
+
+        def listed(words: list[str]) -> str:
+            return conjunction.join([", ".join(words[:-1]), words[-1]])
+
+        sentence = self.pick(sentences).replace("{findings}", listed([w.words for w in wordings]))
+        return sentence.replace("{a_findings}", listed([w.with_article for w in wordings]))
+
+
+def fill(sentence: str, wording: Wording, *, plural: bool) -> str:
+    """Return a sentence with its slots filled for one finding."""
+    values = {"finding": wording.words, "a_finding": wording.with_article}
+    values |= {slot: forms[plural] for slot, forms in _VERBS.items()}
+    return _SLOT.sub(lambda match: values[match[1]], sentence)
+
+
+def write_passage(
+    findings: Sequence[tuple[str, LabelState | str]],
+    rng: np.random.Generator,
+    *,
+    uncertain: Uncertain = "worded",
+    max_statements: int = 12,
+    words: Vocabulary | None = None,
+    bank: Templates | None = None,
+) -> str:
+    """Word a label set as a text passage, drawn anew at each call.
+
+    Present and uncertain findings come before absent ones where not all fit into `max_statements`, and of the absent
+    ones only some are stated, how many being drawn: a text that lists every negative is rare. Order, sentences,
+    wording, and how sentences are joined and capitalised are drawn too.
+
+    Args:
+        findings: (vocabulary id or dataset's spelling, state). What the vocabulary does not know is named as it is.
+        rng: The draw; the same generator state gives the same passage.
+        uncertain: `worded` writes uncertain findings as uncertain, `left_out` does not mention them.
+        max_statements: Largest number of findings stated.
+        words: Another vocabulary than UmiF's own.
+        bank: Another bank of sentences than UmiF's own.
+
+    Returns:
+        The passage; empty if there is nothing to say.
+
+    Raises:
+        ConfigError: a state is none of the four.
+    """
+    statements = _statements(findings, words or vocabulary())
+    if uncertain == "left_out":
+        statements = [s for s in statements if s.state != LabelState.UNCERTAIN]
+    if not statements or max_statements < 1:
+        return ""
+    statements = [statements[int(i)] for i in rng.permutation(len(statements))]
+    stated = [s for s in statements if s.state != LabelState.ABSENT]
+    absent = [s for s in statements if s.state == LabelState.ABSENT]
+    n_absent = int(rng.integers(0 if stated else 1, len(absent) + 1)) if absent else 0
+    chosen = (stated + absent[:n_absent])[:max_statements]
+    writer = _Writer(bank or templates(), rng)
+    writer.write([chosen[int(i)] for i in rng.permutation(len(chosen))])
+    return _style(writer)
+
+
+def _statements(findings: Sequence[tuple[str, LabelState | str]], words: Vocabulary) -> list[_Statement]:
+    states: dict[str, LabelState] = {}
+    entries: dict[str, VocabularyEntry | None] = {}
+    for raw, given in findings:
+        try:
+            state = LabelState(given)
+        except ValueError:
+            known = ", ".join(LabelState)
+            raise ConfigError(f"{given!r} is no label state", where=raw, fix=f"known: {known}") from None
+        entry = words.find(raw)
+        key = entry.id if entry else f"?{raw}"
+        entries[key] = entry
+        if _WEIGHT[state] >= _WEIGHT[states.get(key, LabelState.NOT_MENTIONED)]:
+            states[key] = state
+    return [
+        statement
+        for key, state in states.items()
+        if state != LabelState.NOT_MENTIONED and (statement := _statement(key, entries[key], state))
+    ]
+
+
+def _statement(key: str, entry: VocabularyEntry | None, state: LabelState) -> _Statement | None:
+    if entry is None:
+        text = " ".join(re.sub(r"[_.,;:{}]", " ", key[1:]).split())
+        return _Statement(None, (Wording(words=text),), state) if text else None
+    if entry.kind == "anatomy":  # an organ is in every picture: no finding
+        return None
+    return _Statement(entry, entry.words, state, plural=entry.plural, diagnosis=entry.diagnosis)
+
+
+def _style(writer: _Writer) -> str:
+    """Join the sentences in one of three styles: sentence case, all lower case, or one line with semicolons."""
+    rng, sentences = writer.rng, list(writer.sentences)
+    if writer.bank.opening and rng.random() < 0.2:
+        sentences.insert(0, writer.pick(writer.bank.opening))
+    style = rng.random()
+    if style < 0.6:
+        return " ".join(f"{s[0].upper()}{s[1:]}." for s in sentences)
+    if style < 0.85:
+        return " ".join(f"{s.lower()}." for s in sentences)
+    line = "; ".join(sentences)
+    return f"{line[0].upper()}{line[1:]}."
+
+
+def read_passage(text: str, *, words: Vocabulary | None = None, bank: Templates | None = None) -> dict[str, LabelState]:
+    """Take a passage of `write_passage` apart: finding id → state. Sentences that are not the bank's are passed over.
+
+    Raises:
+        ConfigError: a sentence can be read in two ways, so the bank is ambiguous.
+    """
+    known, patterns = words or vocabulary(), _patterns(bank or templates())
+    states: dict[str, LabelState] = {}
+    for sentence in re.split(r"[.;]", text):
+        readings = {reading for pattern in patterns for reading in _readings(sentence.strip(), pattern, known)}
+        if len(readings) > 1:
+            raise ConfigError(f"{sentence.strip()!r} can be read in {len(readings)} ways", fix="reword the bank")
+        for ids, state in readings:
+            states.update(dict.fromkeys(ids, state))
+    return states
+
+
+@cache
+def _patterns(bank: Templates) -> tuple[tuple[re.Pattern[str], LabelState, bool], ...]:
+    """(pattern, state, whether it lists several findings) of every sentence."""
+    slots = {slot: "(?:" + "|".join(forms) + ")" for slot, forms in _VERBS.items()}
+    slots |= dict.fromkeys(("finding", "a_finding", "findings", "a_findings"), "(.+?)")
+    patterns = []
+    for state in (LabelState.PRESENT, LabelState.ABSENT, LabelState.UNCERTAIN):
+        group = bank.bank(state)
+        for sentence in (*group.any, *group.sign, *group.joint, *bank.whole(state)):
+            parts = _SLOT.split(sentence)
+            regex = "".join(slots[part] if index % 2 else re.escape(part) for index, part in enumerate(parts))
+            patterns.append((re.compile(regex, re.IGNORECASE), state, sentence in group.joint))
+    return tuple(patterns)
+
+
+def _readings(
+    sentence: str, pattern: tuple[re.Pattern[str], LabelState, bool], words: Vocabulary
+) -> Iterator[tuple[tuple[str, ...], LabelState]]:
+    regex, state, is_joint = pattern
+    match = regex.fullmatch(sentence)
+    if not match:
+        return
+    if not match.groups():
+        yield (NO_FINDING,), state
+        return
+    names = _LIST.split(match[1]) if is_joint else [match[1]]
+    entries = [words.find_words(name) for name in names]
+    ids = tuple(entry.id for entry in entries if entry and entry.id != NO_FINDING)
+    if len(ids) == len(names) and (len(names) > 1) == is_joint:
+        yield ids, state
+
+
+def prompts(
+    finding: str, *, words: Vocabulary | None = None, bank: Templates | None = None
+) -> tuple[list[str], list[str]]:
+    """Return sentences that state a finding as present, and as absent, for zero-shot classification.
+
+    They are sentences of the bank in its own wording, so an encoder that was trained on passages has met them.
+
+    Args:
+        finding: Vocabulary id or a dataset's spelling; words that the vocabulary does not know are taken as they are.
+        words: Another vocabulary than UmiF's own.
+        bank: Another bank of sentences than UmiF's own.
+
+    Raises:
+        ConfigError: `finding` names an organ or nothing.
+    """
+    known, sentences = words or vocabulary(), bank or templates()
+    entry = known.find(finding)
+    statement = _statement(entry.id if entry else f"?{finding}", entry, LabelState.PRESENT)
+    if statement is None:
+        raise ConfigError(f"{finding!r} is no finding", fix="give a finding such as pneumothorax")
+
+    def worded(state: LabelState) -> list[str]:
+        if statement.is_whole:
+            chosen = sentences.whole(state)[:PROMPTS]
+        else:
+            options = sentences.single(state, diagnosis=statement.diagnosis)[:PROMPTS]
+            chosen = tuple(fill(s, statement.words[0], plural=statement.plural) for s in options)
+        return [f"{sentence[0].upper()}{sentence[1:]}." for sentence in chosen]
+
+    return worded(LabelState.PRESENT), worded(LabelState.ABSENT)
