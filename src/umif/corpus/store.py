@@ -1,0 +1,191 @@
+"""A finished corpus, opened for reading.
+
+A `Corpus` is its path: it pickles as that and opens its Lance datasets when first used in a process, so it can be
+handed to spawned workers. It never writes.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from umif.corpus.manifest import IMAGES_FOLDER, LEDGER, PAIRS_FOLDER, read_manifest
+from umif.corpus.schema import IMAGES, PAIR_KINDS, PAIRS, SPLITS
+from umif.errors import ConfigError, CorpusError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from umif.corpus.manifest import Manifest
+
+# Columns that hold pictures and geometry are read only when asked for.
+_HEAVY = {"jpeg", "regions"}
+
+
+class Corpus:
+    """Read access to a corpus; make one by `Corpus.open(path)`."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._handles: dict[str, Any] = {}
+        self._process = os.getpid()
+
+    @classmethod
+    def open(cls, path: str | Path) -> Corpus:
+        """Open the corpus in `path`.
+
+        Raises:
+            CorpusError: there is none, it is unfinished, of another format, or its files are damaged.
+        """
+        folder = Path(path)
+        corpus = cls(folder, read_manifest(folder))
+        expected = {IMAGES_FOLDER: corpus.manifest.images, PAIRS_FOLDER: sum(corpus.manifest.pairs.values())}
+        for name, rows in expected.items():
+            found = corpus._dataset(name).count_rows()
+            if found != rows:
+                raise CorpusError(
+                    f"holds {found} rows, the manifest says {rows}",
+                    where=folder / name,
+                    fix="prepare the corpus again with overwrite",
+                )
+        return corpus
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash over every image, pair and split."""
+        return self.manifest.fingerprint
+
+    @property
+    def ledger(self) -> Path:
+        """The file with one line per item that gave no row."""
+        return self.path / LEDGER
+
+    def images_table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return all images in row order; without `columns`, all but the pictures (`schema.IMAGES`)."""
+        return self._table(IMAGES_FOLDER, IMAGES, columns)
+
+    def pairs_table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return all pairs in row order; without `columns`, all but the regions (`schema.PAIRS`)."""
+        return self._table(PAIRS_FOLDER, PAIRS, columns)
+
+    def take_pairs(self, rows: ArrayLike, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """Return the pairs of `rows`, in that order and as often as named; all columns unless `columns` are given."""
+        names = _known(columns, PAIRS) if columns is not None else PAIRS.names
+        found: list[dict[str, Any]] = self._take(PAIRS_FOLDER, rows, names).to_pylist()
+        return found
+
+    def take_jpegs(self, image_rows: ArrayLike) -> list[bytes]:
+        """Return the pictures of `image_rows` as 8-bit grey JPEG, in that order and as often as named."""
+        found: list[bytes] = self._take(IMAGES_FOLDER, image_rows, ["jpeg"]).column("jpeg").to_pylist()
+        return found
+
+    def texts(self, split: str | None = None) -> Iterator[str]:
+        """Yield the text of every report and caption pair, of one split or of all, in row order."""
+        chosen = None if split is None else f"text IS NOT NULL AND split = '{_known_value(split, SPLITS, 'split')}'"
+        dataset = self._dataset(PAIRS_FOLDER)
+        for batch in dataset.to_batches(columns=["text"], filter=chosen or "text IS NOT NULL", scan_in_order=True):
+            yield from batch.column("text").to_pylist()
+
+    def pair_rows(
+        self, kind: str, split: str | None = None, datasets: Sequence[str] | None = None
+    ) -> NDArray[np.int64]:
+        """Return the rows of the pairs of one kind, ascending; of one split and of some datasets if given.
+
+        Raises:
+            ConfigError: no such kind, split or dataset.
+        """
+        chosen = {"kind": [_known_value(kind, PAIR_KINDS, "kind")]}
+        if split is not None:
+            chosen["split"] = [_known_value(split, SPLITS, "split")]
+        return _matching(self.pairs_table([*chosen, "dataset"]), chosen, self._datasets(datasets))
+
+    def image_rows(self, split: str | None = None, datasets: Sequence[str] | None = None) -> NDArray[np.int64]:
+        """Return the rows of the images, ascending; of one split and of some datasets if given."""
+        chosen = {} if split is None else {"split": [_known_value(split, SPLITS, "split")]}
+        return _matching(self.images_table([*chosen, "dataset"]), chosen, self._datasets(datasets))
+
+    def sample_rows(
+        self,
+        count: int,
+        rng: np.random.Generator,
+        *,
+        split: str | None = None,
+        datasets: Sequence[str] | None = None,
+    ) -> NDArray[np.int64]:
+        """Return up to `count` image rows drawn without replacement, ascending."""
+        rows = self.image_rows(split, datasets)
+        return np.sort(rng.choice(rows, size=min(count, len(rows)), replace=False))
+
+    def _datasets(self, datasets: Sequence[str] | None) -> list[str] | None:
+        known = [reader.name for reader in self.manifest.readers]
+        return None if datasets is None else [_known_value(name, known, "dataset") for name in datasets]
+
+    def _table(self, name: str, schema: pa.Schema, columns: Sequence[str] | None) -> pa.Table:
+        names = [c for c in schema.names if c not in _HEAVY] if columns is None else _known(columns, schema)
+        return self._dataset(name).to_table(columns=list(names), scan_in_order=True)
+
+    def _take(self, name: str, rows: ArrayLike, columns: Sequence[str]) -> pa.Table:
+        wanted = np.asarray(rows, dtype=np.int64).reshape(-1)
+        dataset = self._dataset(name)
+        total = self.manifest.images if name == IMAGES_FOLDER else sum(self.manifest.pairs.values())
+        if len(wanted) and not (wanted.min() >= 0 and wanted.max() < total):
+            raise IndexError(
+                f"{self.path / name} has rows 0 to {total - 1}; asked for {wanted.min()} to {wanted.max()}"
+            )
+        # Each row is read once, in file order, whatever is asked for.
+        unique, places = np.unique(wanted, return_inverse=True)
+        return dataset.take(unique.tolist(), columns=list(columns)).take(places)
+
+    def _dataset(self, name: str) -> Any:
+        if self._process != os.getpid():  # a handle does not survive a fork
+            self._handles, self._process = {}, os.getpid()
+        if name not in self._handles:
+            if read_manifest(self.path).fingerprint != self.fingerprint:
+                fix = "open it again; a run that learns from it has to start anew"
+                raise CorpusError("the corpus was replaced since it was opened", where=self.path, fix=fix)
+            try:
+                self._handles[name] = lance.dataset(str(self.path / name))
+            except (ValueError, OSError) as error:
+                fix = "prepare the corpus again with overwrite"
+                raise CorpusError(f"cannot be opened: {error}", where=self.path / name, fix=fix) from None
+        return self._handles[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "manifest": self.manifest}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"], state["manifest"])  # type: ignore[misc]
+
+    def __repr__(self) -> str:
+        pairs = ", ".join(f"{count} {kind}" for kind, count in self.manifest.pairs.items() if count)
+        return f"Corpus({str(self.path)!r}: {self.manifest.images} images; {pairs or 'no'} pairs)"
+
+
+def _known(columns: Sequence[str], schema: pa.Schema) -> Sequence[str]:
+    for column in columns:
+        _known_value(column, schema.names, "column")
+    return columns
+
+
+def _known_value(value: str, known: Sequence[str], what: str) -> str:
+    if value not in known:
+        raise ConfigError(f"the corpus has no {what} {value!r}", fix=nearest(value, known))
+    return value
+
+
+def _matching(table: pa.Table, chosen: dict[str, list[str]], datasets: list[str] | None) -> NDArray[np.int64]:
+    if datasets is not None:
+        chosen = {**chosen, "dataset": datasets}
+    match = np.ones(len(table), dtype=bool)
+    for column, values in chosen.items():
+        match &= pc.is_in(table.column(column), pa.array(values, pa.string())).to_numpy()
+    return np.flatnonzero(match).astype(np.int64)
