@@ -1,0 +1,99 @@
+"""Several processes compute what one process with the whole batch would."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from train_runs import finish, make_corpus, run_many, start, steps_done, tiny_recipe, wait_for_step
+from umif.errors import ConfigError
+from umif.train.checkpoint import latest_checkpoint, load_tensors
+from umif.train.distributed import _buckets, joined
+from umif.train.runfolder import read_log, read_run_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STEPS = 5
+# 9 pairs: processes hold 5 and 4, or 3, 2, 2 and 2, as after a bad sample.
+DATA = {"kinds_per_step": 3, "pairs_per_kind": 3}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_corpus(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def alone(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("run") / "alone"
+    assert finish(start(recipe_of(corpus, run))) == 0
+    return run
+
+
+def recipe_of(corpus: Path, run: Path, **train: Any) -> dict[str, Any]:
+    return {**tiny_recipe(corpus, run, steps=STEPS, **train), "data": DATA}
+
+
+def assert_same_training(left: Path, right: Path) -> None:
+    """Losses, gradients and weights agree up to the rounding of sums in another order, in fp32."""
+    rows = [read_log(run) for run in (left, right)]
+    assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
+    for a, b in zip(*rows, strict=True):
+        assert a["pairs"] == b["pairs"]
+        for name, value in a["losses"].items():
+            assert b["losses"][name] == pytest.approx(value, rel=1e-5)
+        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-4)
+    newest = [latest_checkpoint(run) for run in (left, right)]
+    tensors: list[dict[str, Any]] = [load_tensors(path) for path in newest if path is not None]
+    whole = [torch.cat([t.flatten().double() for _, t in sorted(state.items())]) for state in tensors]
+    assert float((whole[0] - whole[1]).norm() / whole[0].norm()) < 1e-5
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_many_processes_train_as_one(corpus: Path, alone: Path, tmp_path: Path, world_size: int) -> None:
+    run = tmp_path / "run"
+    assert run_many(recipe_of(corpus, run), world_size) == [0] * world_size
+    assert_same_training(alone, run)
+    info = read_run_json(run)
+    assert info is not None
+    assert info["settings"]["world_size"] == world_size
+
+
+def test_the_number_of_processes_may_change_on_the_way(corpus: Path, alone: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    recipe = recipe_of(corpus, run, save_every=None)
+    process = start(recipe)
+    wait_for_step(run, 2, process)
+    os.kill(process.pid or 0, signal.SIGTERM)
+    assert finish(process) == 128 + signal.SIGTERM
+    assert 0 < steps_done(run) < STEPS
+    assert run_many(recipe, 2) == [0, 0]
+    assert_same_training(alone, run)
+
+
+def test_an_error_of_the_writing_process_ends_all(corpus: Path, alone: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(corpus, alone)
+    assert run_many({**recipe, "seed": 9}, 2) == [2, 2]
+
+
+def test_buckets_hold_every_gradient_once_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("umif.train.distributed.BUCKET_BYTES", 64)
+    gradients = [torch.zeros(n) for n in (3, 30, 1, 1, 1, 20)] + [torch.zeros(2, dtype=torch.float64)]
+    buckets = list(_buckets(gradients))
+    assert [id(g) for bucket in buckets for g in bucket] == [id(g) for g in gradients]
+    assert [len(bucket) for bucket in buckets] == [2, 4, 1]
+
+
+def test_a_device_that_is_not_there_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name in ("cuda", "abacus"):
+        with pytest.raises(ConfigError, match=r"train\.device"), joined(name):
+            pass
+    with joined("auto") as processes:
+        assert processes.device.type == "cpu"
+        assert processes.is_main
