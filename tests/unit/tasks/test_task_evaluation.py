@@ -1,0 +1,135 @@
+"""From a run folder to rows, and the file that keeps them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+import umif
+from planted_corpus import planted_corpus
+from umif.config import REGISTRY
+from umif.encoder import load_encoder
+from umif.errors import RegistryError, RunError, StorageError, TaskError
+from umif.models import ModelConfig, build_model
+from umif.tasks import TaskOptions, evaluate
+from umif.tokens import TextTokenizer
+from umif.train.checkpoint import save_checkpoint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from umif.corpus import Corpus
+
+CONFIG = ModelConfig(backbone="vit_tiny_patch16_224", image_size=32, depth=2, width=48, heads=3)
+OPTIONS = TaskOptions(bootstrap=20, progress=False)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return planted_corpus(tmp_path_factory.mktemp("films"), patients=120)
+
+
+@pytest.fixture
+def run(tmp_path: Path, corpus: Corpus) -> Path:
+    tokenizer = TextTokenizer.train(["signs of edema", "no evidence of pneumothorax"], vocab_size=100)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    record = {
+        "name": "tiny",
+        "recipe": {"model": CONFIG.model_dump(mode="json")},
+        "corpus": {"path": str(corpus.path), "fingerprint": corpus.fingerprint},
+    }
+    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    tokenizer.save(folder / "tokenizer")
+    for step in (1, 2):
+        model = build_model(CONFIG, vocab_size=tokenizer.vocab_size, seed=step)
+        save_checkpoint(folder, step, {"model": model.state_dict()}, {"step": step})
+    return folder
+
+
+def kept(run: Path, name: str) -> dict[str, object]:
+    content: dict[str, object] = json.loads((run / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    return content
+
+
+def test_rows_are_returned_and_kept_with_what_they_were_taken_on(run: Path, corpus: Corpus) -> None:
+    results = evaluate(run, ["linear", "zero-shot"], None, OPTIONS)
+    assert [row.task for row in results] == ["linear"] * 5 + ["zero-shot"] * 2
+    encoder = load_encoder(run)
+    for row in results:
+        assert row.extra["corpus"] == corpus.fingerprint
+        assert row.extra["weights_sha256"] == encoder.weights_sha256
+        assert (row.extra["step"], row.extra["weights"]) == (2, "teacher")
+    assert encoder.preprocessing.shorter_side == 40  # the corpus's own
+    linear = kept(run, "linear")
+    assert linear["results"] == json.loads(json.dumps([row.to_json() for row in results[:5]]))
+    assert linear["umif"] == umif.__version__
+    assert linear["corpus"] == corpus.fingerprint
+    assert str(linear["command"]).startswith(f"umif evaluate {run} linear --labels 100%")
+    assert sorted(path.name for path in (run / "results").iterdir()) == ["linear.json", "zero-shot.json"]
+    # Features were extracted once for both tasks: CLS and patches of two encoders.
+    assert len(list((run / "features").iterdir())) == 4
+
+
+def test_evaluating_again_gives_the_same_rows(run: Path) -> None:
+    first = evaluate(run, "linear", options=OPTIONS)
+    content = (run / "results" / "linear.json").read_bytes()
+    assert evaluate(run, "linear", options=OPTIONS) == first
+    assert (run / "results" / "linear.json").read_bytes() == content
+
+
+def test_rows_of_another_corpus_stay_and_rows_of_other_weights_do_not(
+    run: Path, corpus: Corpus, tmp_path: Path
+) -> None:
+    other = planted_corpus(tmp_path / "other", patients=120, split_seed=1)
+    evaluate(run, "zero-shot", corpus, OPTIONS)
+    evaluate(run, "zero-shot", other, OPTIONS)
+    evaluate(run, "zero-shot", other, OPTIONS)
+    rows = kept(run, "zero-shot")["results"]
+    assert isinstance(rows, list)
+    assert [row["extra"]["corpus"] for row in rows] == [corpus.fingerprint] * 2 + [other.fingerprint] * 2
+    tokenizer = TextTokenizer.load(run / "tokenizer")
+    model = build_model(CONFIG, vocab_size=tokenizer.vocab_size, seed=3)
+    save_checkpoint(run, 3, {"model": model.state_dict()}, {"step": 3})
+    evaluate(run, "zero-shot", other, OPTIONS)
+    rows = kept(run, "zero-shot")["results"]
+    assert isinstance(rows, list)
+    assert [row["extra"]["step"] for row in rows] == [3, 3]
+
+
+def test_results_of_a_checkpoint_do_not_mix_with_the_runs(run: Path) -> None:
+    first = run / "checkpoints" / "step-00000001"
+    rows = evaluate(first, "zero-shot", options=OPTIONS)
+    assert rows[0].extra["step"] == 1
+    assert (run / "results" / "step-00000001" / "zero-shot.json").exists()
+    assert not (run / "results" / "zero-shot.json").exists()
+    load_encoder(first)  # still verifies: nothing was written into it
+
+
+def test_student_and_teacher_are_told_apart_in_the_rows(run: Path) -> None:
+    assert evaluate(run, "zero-shot", options=OPTIONS, weights="student")[0].extra["weights"] == "student"
+
+
+def test_a_damaged_results_file_is_replaced(run: Path) -> None:
+    (run / "results").mkdir()
+    (run / "results" / "zero-shot.json").write_text("{", encoding="utf-8")
+    evaluate(run, "zero-shot", options=OPTIONS)
+    assert kept(run, "zero-shot")["task"] == "zero-shot"
+
+
+def test_bad_requests_are_refused_before_any_work(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match="Did you mean 'linear'"):
+        evaluate(run, ["liner"])
+    with pytest.raises(TaskError, match="no task is named"):
+        evaluate(run, [])
+    with pytest.raises(RunError, match="which corpus"):
+        evaluate(tmp_path / "nowhere", "linear")
+    (run / "results").write_text("in the way", encoding="utf-8")
+    with pytest.raises(StorageError, match="cannot be written"):
+        evaluate(run, "zero-shot", options=OPTIONS)
+
+
+def test_the_built_in_tasks_are_registered() -> None:
+    assert {"linear", "zero-shot"} <= set(REGISTRY.names("task"))
