@@ -1,0 +1,256 @@
+"""The command line, in the order of the data: one function call per verb.
+
+Nothing heavy is imported before a verb needs it. Progress and errors go to standard error; standard output holds the
+answer only, and with `--json` exactly one JSON object.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from umif import __version__
+from umif.cli.arguments import dataset_source, percent, spread_lists
+from umif.cli.output import plain, print_card, print_cards, print_json, print_manifest, standard_output
+from umif.errors import UmifError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from umif.readers.base import Card
+
+INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT and SIGTERM, as shells report them
+
+app = typer.Typer(
+    help="One robust radiograph encoder from every kind of supervision that medical datasets carry.",
+    epilog="Verbs are in the order of the data. 'umif VERB --help' explains one.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"umif {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def umif(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Hold the options that belong to no verb."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the run; holds the corpus as well.")] = Path("runs/demo"),
+    as_json: Json = False,
+) -> None:
+    """Phantom radiographs → corpus → short pre-training → downstream tasks → HTML report.
+
+    Takes minutes on two cores and needs no data. Stopped half-way, the same command goes on where it was.
+    """
+    from umif.demo import run_demo, summary_lines
+
+    with standard_output(reserved=as_json):
+        done = run_demo(out, progress=_say)
+    if as_json:
+        print_json(done.to_json())
+    else:
+        print("\n".join(summary_lines(done)))
+
+
+@app.command()
+def datasets(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show everything about this one.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Every dataset that can be read: supervision, size, licence, how to get it, expected layout, overlaps."""
+    from umif.config import REGISTRY
+
+    names = REGISTRY.names("reader") if name is None else [name]
+    cards: dict[str, Card] = {each: REGISTRY.get("reader", each).card for each in names}
+    if as_json:
+        keys = ("kinds", "licence", "access", "images", "checked_against", "overlaps")
+        rows = [
+            {"name": each, **{key: plain(getattr(card, key)) for key in (*keys, "title", "citation", "how_to_get")}}
+            for each, card in cards.items()
+        ]
+        print_json({"readers": rows})
+    elif name is not None:
+        print_card(name, cards[name])
+    else:
+        print_cards(cards)
+
+
+@app.command()
+def prepare(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the new corpus.")],
+    sources: Annotated[
+        list[str],
+        typer.Option("--from", metavar="NAME=ROOT", help="A dataset and its folder; give one --from for each."),
+    ],
+    shorter_side: Annotated[int, typer.Option(min=32, help="Stored pictures' shorter side, pixels.")] = 256,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores unless told.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a corpus that is there already.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Raw dataset folders → one corpus. Resumable; every item is kept or counted with the reason it was left out."""
+    from umif.corpus import PrepareConfig
+    from umif.corpus import prepare as build
+
+    pairs = [dataset_source(text) for text in sources]
+    with standard_output(reserved=as_json):
+        manifest = build(
+            out, pairs, PrepareConfig(shorter_side=shorter_side), workers=workers, overwrite=overwrite, progress=True
+        )
+    answer = manifest.model_dump(mode="json")
+    if as_json:
+        print_json(answer)
+    else:
+        print_manifest(out, answer)
+
+
+@app.command()
+def pretrain(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, such as recipes/*.yaml.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[key=value …]", help="Replace values of the recipe.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train, or go on where the run stopped. On many processes: torchrun --nproc-per-node N -m umif pretrain …"""
+    from umif.config import load_recipe
+    from umif.train import Recipe
+    from umif.train import pretrain as train
+
+    with standard_output(reserved=as_json):
+        summary = train(load_recipe(Recipe, recipe, overrides or []), progress=_is_first_process())
+    answer = summary.to_json()
+    if as_json and _is_first_process():
+        print_json(answer)
+    elif _is_first_process():
+        losses = ", ".join(f"{name} {value:.4f}" for name, value in answer["losses"].items())
+        print(f"{answer['run']}: {answer['steps']} steps, {answer['pairs_per_s']:.1f} pairs/s, last losses: {losses}")
+    if not summary.finished:
+        # The loop finished its step and saved before it came back.
+        raise typer.Exit(INTERRUPTED if summary.stopped_by == "SIGINT" else TERMINATED)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run folder or a checkpoint.")],
+    tasks: Annotated[list[str], typer.Argument(metavar="TASK …", help="Downstream tasks, by name.")],
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PERCENT …", help="Shares of the training patients' labels, such as: --labels 1% 10% 100%"
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="CORPUS", help="Corpus to test on; the one trained on unless told.")
+    ] = None,
+    problems: Annotated[
+        list[str] | None,
+        typer.Option("--problem", metavar="NAME", help="One of a task's problems; repeat for more, all unless told."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws the subsets of labels and the bootstrap.")] = 0,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Patient resamplings behind each interval; 0 = none.")] = 1000,
+    baselines: Annotated[bool, typer.Option(help="Random initialisation and raw pixels beside the model.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Put the frozen encoder to downstream tasks; every number with its 95 % interval, baselines beside it."""
+    from umif.tasks import evaluate as run_tasks
+    from umif.tasks.base import TaskOptions
+
+    shares = tuple(percent(text) for text in labels or ["100%"])
+    options = TaskOptions(
+        labels=shares, seed=seed, baselines=baselines, bootstrap=bootstrap, problems=tuple(problems or ())
+    )
+    with standard_output(reserved=as_json):
+        results = run_tasks(model, tasks, data, options)
+    if as_json:
+        print_json({"results": [result.to_json() for result in results]})
+    else:
+        from umif.report.tables import results_text
+
+        print(results_text([result.to_json() for result in results]))
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN …", help="Run folders, shown side by side.")],
+    out: Annotated[Path, typer.Option(help="Folder of the report.")],
+    as_json: Json = False,
+) -> None:
+    """Curves, sample sheets and results of runs as one HTML file that stands alone; the table as CSV and JSON too."""
+    from umif.report import write_report
+
+    with standard_output(reserved=as_json):
+        path = write_report(runs, out)
+    if as_json:
+        print_json({"report": str(path), "runs": [str(run) for run in runs]})
+    else:
+        print(path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return 0 = done, 1 = the work failed, 2 = bad usage or input, 130 = interrupted."""
+    arguments = spread_lists(sys.argv[1:] if argv is None else argv) or ["--help"]
+    try:
+        code = app(arguments, prog_name="umif", standalone_mode=False)
+        sys.stdout.flush()
+    except UmifError as error:
+        return _fail(str(error), error.exit_code)
+    except typer.TyperException as error:
+        return _fail(_usage_message(error), 2)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output stopped reading (`umif datasets | head`): nothing is wrong with the work.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except OSError as error:
+        what = error.strerror or str(error)
+        return _fail(f"{error.filename}: {what}" if error.filename else f"{what} (UMIF_DEBUG=1 shows where)", 1)
+    except Exception as error:
+        return _fail(
+            f"unexpected {type(error).__name__}: {error}\n  → this is a fault in UmiF; UMIF_DEBUG=1 shows where", 1
+        )
+    if code in (INTERRUPTED, TERMINATED):
+        return _fail("interrupted; the same command goes on from what was saved", code)
+    return code if isinstance(code, int) else 0
+
+
+def _is_first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _fail(message: str, code: int) -> int:
+    if os.environ.get("UMIF_DEBUG") == "1" and sys.exc_info()[0] is not None:
+        traceback.print_exc()
+    _say(f"umif: {message}")
+    return code
+
+
+def _usage_message(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "umif"
+    return f"{error.format_message()}\n  → {path} --help"

@@ -1,0 +1,106 @@
+"""Values → what the user reads: one JSON object, or a few lines and tables."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from umif.readers.base import Card
+
+
+@contextlib.contextmanager
+def standard_output(*, reserved: bool) -> Iterator[None]:
+    """With `reserved`, send what anything prints meanwhile, child processes included, to standard error."""
+    if not reserved:
+        yield
+        return
+    sys.stdout.flush()
+    try:
+        out, error = sys.stdout.fileno(), sys.stderr.fileno()
+    except (OSError, ValueError):  # streams that are no files, as inside a notebook
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+        return
+    kept = os.dup(out)
+    os.dup2(error, out)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, out)
+        os.close(kept)
+
+
+def print_json(answer: dict[str, Any]) -> None:
+    """Print `answer` as one line of JSON."""
+    print(json.dumps(plain(answer), ensure_ascii=False, allow_nan=False))
+
+
+def plain(value: Any) -> Any:
+    """Return `value` in JSON's own types; NaN and infinities, which JSON lacks, become null."""
+    if isinstance(value, dict):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (str, int, bool)) else str(value)
+
+
+def print_cards(cards: dict[str, Card]) -> None:
+    """Print all readers as one table."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("name", "supervision", "images", "access", "licence"):
+        table.add_column(column, justify="right" if column == "images" else "left", overflow="fold")
+    for name, card in cards.items():
+        images = "any" if card.images is None else f"{card.images:,}"
+        cells = (name, ", ".join(card.kinds), images, card.access, card.licence.split("\n")[0])
+        table.add_row(*(Text(cell) for cell in cells))
+    console = Console()
+    console.print(table)
+    console.print("\numif datasets NAME shows layout, citation, how to get it and what it overlaps with.", style="dim")
+
+
+def print_card(name: str, card: Card) -> None:
+    """Print everything about one reader."""
+    rows = [
+        ("supervision", ", ".join(card.kinds)),
+        ("images", "any number" if card.images is None else f"{card.images:,}"),
+        ("access", card.access),
+        ("licence", card.licence),
+        ("citation", card.citation or "none"),
+        ("how to get it", card.how_to_get),
+        ("layout", card.layout),
+        ("overlaps with", "; ".join(card.overlaps) or "nothing known"),
+        ("left out", card.excluded),
+        ("checked against", card.checked_against),
+    ]
+    print(f"{name}: {card.title}" if card.title else name)
+    for label, text in rows:
+        if text:
+            print(f"  {label + ':':<17}" + text.strip("\n").replace("\n", "\n" + " " * 19))
+
+
+def print_manifest(out: Path, answer: dict[str, Any]) -> None:
+    """Print what a new corpus holds, and what was left out of it."""
+    for reader in answer["readers"]:
+        left_out = ", ".join(f"{count} {reason}" for reason, count in reader["excluded"].items())
+        print(
+            f"{reader['name']}: {reader['yielded']} of {reader['seen']} read"
+            + (f" (left out: {left_out})" if left_out else "")
+        )
+    pairs = ", ".join(f"{count} {kind}" for kind, count in answer["pairs"].items())
+    print(f"{out}: {answer['images']} images, pairs: {pairs}, quarantined: {answer['quarantined']}")
+    print(f"fingerprint {answer['fingerprint']}")
