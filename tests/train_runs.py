@@ -131,9 +131,13 @@ def kill_at_random(recipe: dict[str, Any], kills: int, seed: int = 0) -> list[Ki
         process = start(recipe)
         left = steps - steps_done(run)
         ahead = int(rng.integers(0, max(1, left // (kills - len(done)))))
+        target = steps_done(run) + ahead
         if ahead:
-            wait_for_step(run, steps_done(run) + ahead, process)
-        time.sleep(rng.uniform(0, 0.15 if ahead else 1.0))
+            wait_for_step(run, target, process)
+            # Somewhere in the step that follows, or in the save before it; however fast a step is, not beyond it.
+            wait_for_step(run, target + 1, process, seconds=rng.uniform(0, 0.15))
+        else:
+            time.sleep(rng.uniform(0, 1.0))
         if process.is_alive():
             os.kill(process.pid or 0, signal.SIGKILL)
             process.join()

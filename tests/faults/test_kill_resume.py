@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LONG = os.environ.get("UMIF_LONG") == "1"
-KILLS, STEPS = (200, 240) if LONG else (6, 16)
+KILLS, STEPS = (200, 1200) if LONG else (6, 48)
 
 
 @pytest.fixture(scope="module")

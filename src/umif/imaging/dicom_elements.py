@@ -47,6 +47,7 @@ class Layout:
         start: Where the data set starts, behind preamble and meta group.
         pixels: Bytes of the uncompressed pixel data (start, end); `None` if compressed or absent.
         fragments: (start, end) of each fragment of compressed pixel data.
+        items: Where the items of the compressed pixel data start, behind the element's head.
         wanted: (start, end) of each element that was asked for, head and value.
     """
 
@@ -55,11 +56,23 @@ class Layout:
     start: int
     pixels: tuple[int, int] | None = None
     fragments: list[tuple[int, int]] = field(default_factory=list)
+    items: int = 0
     wanted: list[tuple[int, int]] = field(default_factory=list)
 
     def reduced(self) -> bytes:
-        """Return a data set of the wanted elements alone."""
-        return b"".join(self.data[start:end] for start, end in self.wanted)
+        """Return a data set of the wanted elements alone, the frame's fragments joined to one.
+
+        There is one frame, so its pieces belong together whatever the table of offsets says.
+        """
+        parts = []
+        for start, end in self.wanted:
+            if self.fragments and start <= self.fragments[0][0] < end:
+                parts.append(self.data[start : self.items] + _item(_ITEM, b""))
+                parts.append(_item(_ITEM, b"".join(self.data[a:b] for a, b in self.fragments)))
+                parts.append(_item(_SEQUENCE_END, b""))
+            else:
+                parts.append(self.data[start:end])
+        return b"".join(parts)
 
 
 def looks_like_dicom(data: bytes) -> bool:
@@ -216,6 +229,8 @@ class _Walker:
 
     def _fragments(self, position: int, end: int, *, keep: bool) -> int:
         first = True
+        if keep:
+            self._layout.items = position
         while True:
             if position + 8 > end:
                 raise _short(self._attempt)
@@ -240,6 +255,12 @@ class _Walker:
     def _read_tag(self, position: int) -> int:
         group, element = self._tag.unpack_from(self._data, position)
         return int(group) << 16 | int(element)
+
+
+def _item(tag: int, value: bytes) -> bytes:
+    # Compressed pixels are little-endian always; an item's length is even.
+    value += bytes(len(value) % 2)
+    return struct.pack("<HHI", tag >> 16, tag & 0xFFFF, len(value)) + value
 
 
 def _is_sequence(tag: int) -> bool:

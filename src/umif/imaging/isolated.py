@@ -22,11 +22,15 @@ from umif.imaging import gdcm_process
 from umif.imaging.gdcm_process import read_message, write_message
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
 
     from umif.imaging.picture import Attempt
 
 _COPY = "copy or download the file again"
+# Starting means importing, which a busy machine makes long.
+_START_SECONDS = 60.0
 
 
 class _Decoder:
@@ -46,19 +50,16 @@ class _Decoder:
         left = attempt.limits.max_seconds - (time.monotonic() - attempt.started)
         with self._lock:
             # Starting a process, or waiting for another thread's frame, is not the file's fault.
-            process = self._running()
-            timer = threading.Timer(max(0.0, left), process.kill)
-            timer.start()
-            try:
-                assert process.stdin is not None
-                assert process.stdout is not None
-                write_message(process.stdin, {"syntax": syntax}, data_set)
-                answer = read_message(process.stdout)
-            except BrokenPipeError:
-                answer = None
-            finally:
+            process = self._running(attempt)
+            assert process.stdin is not None
+            assert process.stdout is not None
+            with _ended_after(max(0.0, left), process) as timer:
+                try:
+                    write_message(process.stdin, {"syntax": syntax}, data_set)
+                    answer = read_message(process.stdout)
+                except BrokenPipeError:
+                    answer = None
                 in_time = timer.is_alive()
-                timer.cancel()
             if answer is None or not in_time:
                 self._stop()
         if not in_time:
@@ -70,7 +71,7 @@ class _Decoder:
             raise attempt.error(head["reason"], head["what"], head["fix"])
         return np.frombuffer(body, dtype=np.dtype(head["dtype"])).reshape(head["shape"])
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running(self, attempt: Attempt) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is None:
             return self._process
         self._stop()
@@ -83,7 +84,12 @@ class _Decoder:
         )
         # Its first message says that it is ready, so that its start does not count as the file's time.
         assert self._process.stdout is not None
-        read_message(self._process.stdout)
+        with _ended_after(_START_SECONDS, self._process) as timer:
+            read_message(self._process.stdout)
+            in_time = timer.is_alive()
+        if not in_time:
+            self._stop()
+            raise attempt.error("too_slow", f"the decoder did not start within {_START_SECONDS:g} s", "try again")
         return self._process
 
     def _stop(self, patience_seconds: float = 0.0) -> None:
@@ -112,6 +118,17 @@ class _Decoder:
         self._lock = threading.Lock()
         self._left_alone.append(self._process)
         self._process = None
+
+
+@contextlib.contextmanager
+def _ended_after(seconds: float, process: subprocess.Popen[bytes]) -> Iterator[threading.Timer]:
+    """Kill a process that is not done with the body in time; its pipes then close, which ends any wait for them."""
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    try:
+        yield timer
+    finally:
+        timer.cancel()
 
 
 _DECODER = _Decoder()

@@ -40,14 +40,18 @@ def recipe_of(corpus: Path, run: Path, **train: Any) -> dict[str, Any]:
 
 
 def assert_same_training(left: Path, right: Path) -> None:
-    """Losses, gradients and weights agree up to the rounding of sums in another order, in fp32."""
+    """Losses, gradients and weights agree up to the rounding of sums in another order, in fp32.
+
+    The first step shows what the processes compute; later ones start from weights that rounding has moved already.
+    """
     rows = [read_log(run) for run in (left, right)]
     assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
-    for a, b in zip(*rows, strict=True):
+    for number, (a, b) in enumerate(zip(*rows, strict=True)):
+        close = 1e-5 if number == 0 else 1e-4
         assert a["pairs"] == b["pairs"]
         for name, value in a["losses"].items():
-            assert b["losses"][name] == pytest.approx(value, rel=1e-5)
-        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-4)
+            assert b["losses"][name] == pytest.approx(value, rel=close)
+        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=10 * close)
     newest = [latest_checkpoint(run) for run in (left, right)]
     tensors: list[dict[str, Any]] = [load_tensors(path) for path in newest if path is not None]
     whole = [torch.cat([t.flatten().double() for _, t in sorted(state.items())]) for state in tensors]

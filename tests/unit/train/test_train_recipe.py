@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 import yaml
 
+import umif
 from umif.config import Config, load_recipe, parse_config
 from umif.errors import ConfigError
 from umif.train.recipe import FREE_KEYS, OptimConfig, Recipe, TokenizerConfig, TrainConfig, differing_key
 
-RECIPES = Path(__file__).resolve().parents[3] / "recipes"
+RECIPES = [
+    Path(umif.__file__).with_name("demo.yaml"),
+    *sorted((Path(__file__).resolve().parents[3] / "recipes").glob("*.yaml")),
+]
 
 
 def recipe(**values: Any) -> Recipe:
@@ -81,7 +85,7 @@ def test_every_free_key_exists() -> None:
             here = here[part]
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_the_recipes_that_come_along_are_valid_and_say_what_they_need(path: Path) -> None:
     made = load_recipe(Recipe, path)
     assert made.name
