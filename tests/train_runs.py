@@ -50,7 +50,15 @@ def tiny_recipe(corpus: Path, out: Path, **train: Any) -> dict[str, Any]:
         "model": {"backbone": "vit_tiny_patch16_224", "image_size": 32, "depth": 2, "width": 48, "heads": 3},
         "data": {"pairs_per_kind": 2},
         "optim": {"lr": 1e-3, "teacher_momentum": 0.99},
-        "train": {"steps": 12, "log_every": 3, "save_every": 1, "tensorboard": False, "device": "cpu", **train},
+        "train": {
+            "steps": 12,
+            "log_every": 3,
+            "save_every": 1,
+            "tensorboard": False,
+            "device": "cpu",
+            "dtype": "fp32",
+            **train,
+        },
     }
 
 

@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -103,6 +103,10 @@ def prepare(
         typer.Option("--from", metavar="NAME=ROOT", help="A dataset and its folder; give one --from for each."),
     ],
     shorter_side: Annotated[int, typer.Option(min=32, help="Stored pictures' shorter side, pixels.")] = 256,
+    splits: Annotated[
+        Literal["official", "patients"],
+        typer.Option(help="Keep datasets' own test and validation images, or place all patients by a hash."),
+    ] = "official",
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores unless told.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a corpus that is there already.")] = False,
     as_json: Json = False,
@@ -114,7 +118,12 @@ def prepare(
     pairs = [dataset_source(text) for text in sources]
     with standard_output(reserved=as_json):
         manifest = build(
-            out, pairs, PrepareConfig(shorter_side=shorter_side), workers=workers, overwrite=overwrite, progress=True
+            out,
+            pairs,
+            PrepareConfig(shorter_side=shorter_side, splits=splits),
+            workers=workers,
+            overwrite=overwrite,
+            progress=True,
         )
     answer = manifest.model_dump(mode="json")
     if as_json:

@@ -92,7 +92,7 @@ def _splits(folder: Path, shards: Sequence[Shard], config: PrepareConfig, result
     splits = assign_splits(
         patient,
         sha256,
-        official,
+        official if config.splits == "official" else [None] * len(official),
         seed=config.split_seed,
         val_share=config.val_share,
         test_share=config.test_share,

@@ -161,7 +161,8 @@ def _build(
 
 def _inputs_key(sources: list[Source], shards: list[Shard], config: PrepareConfig) -> str:
     """Return a hash over everything that decides how the corpus comes out."""
-    parts = [[FORMAT, config.split_seed, config.val_share, config.test_share], [shard.key for shard in shards]]
+    placing = [config.splits, config.split_seed, config.val_share, config.test_share]
+    parts = [[FORMAT, *placing], [shard.key for shard in shards]]
     ledgers = [source.ledger for source in sources]
     return hashlib.sha256(json.dumps([parts, ledgers]).encode()).hexdigest()
 

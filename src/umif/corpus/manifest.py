@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -34,6 +34,10 @@ class PrepareConfig(Config):
 
     shorter_side: int = Field(256, ge=16, le=4096, description="Shorter side of the stored picture, pixels")
     jpeg_quality: int = Field(95, ge=50, le=100, description="Quality of the stored JPEG")
+    splits: Literal["official", "patients"] = Field(
+        "official",
+        description="official: a dataset's own test and validation images stay such; patients: the hash places everyone",
+    )
     split_seed: int = Field(0, ge=0, description="Changes who goes where among patients without an official split")
     val_share: float = Field(0.1, ge=0, lt=1, description="Share of those patients in val")
     test_share: float = Field(0.2, ge=0, lt=1, description="Share of those patients in test")

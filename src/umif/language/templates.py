@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 DATA = Path(__file__).with_name("templates.yaml")
 NO_FINDING = "no_finding"
-PROMPTS = 8
+PROMPTS = 4
 Uncertain = Literal["worded", "left_out"]
+Wordiness = Literal["varied", "plain"]
 # Where two labels of one image name the same finding, the one that says more stands.
 _WEIGHT = {LabelState.PRESENT: 3, LabelState.UNCERTAIN: 2, LabelState.ABSENT: 1, LabelState.NOT_MENTIONED: 0}
 _JOINT_SHARE = {LabelState.PRESENT: 0.25, LabelState.ABSENT: 0.5, LabelState.UNCERTAIN: 0.25}
@@ -106,6 +107,14 @@ class Templates(Config):
         bank = self.bank(state)
         return bank.any if diagnosis else bank.sign + bank.any
 
+    def plain(self) -> Templates:
+        """Return the bank cut to the sentences that zero-shot prompts are made of: the first `PROMPTS` of each group."""
+        cut = {name: getattr(self, name)[:PROMPTS] for name in ("normal", "not_normal", "maybe_normal")}
+        for name in ("present", "absent", "uncertain"):
+            bank = self.bank(LabelState(name))
+            cut[name] = Bank(any=bank.any[:PROMPTS], sign=bank.sign[:PROMPTS], joint=bank.joint[:PROMPTS])
+        return Templates(**cut)
+
     def __len__(self) -> int:
         return sum(1 for _ in self._named())
 
@@ -160,6 +169,7 @@ class _Writer:
 
     bank: Templates
     rng: np.random.Generator
+    plain: bool = False
     sentences: list[str] = field(default_factory=list)
 
     def pick(self, options: Sequence[str]) -> str:
@@ -167,7 +177,7 @@ class _Writer:
 
     def wording(self, statement: _Statement) -> Wording:
         # The name itself is drawn half of the time, so that all passages share a common core of words.
-        words = statement.words
+        words = statement.words[:1] if self.plain else statement.words
         return words[0] if self.rng.random() < 0.5 else words[int(self.rng.integers(len(words)))]
 
     def write(self, statements: list[_Statement]) -> None:
@@ -187,7 +197,8 @@ class _Writer:
     def single(self, statement: _Statement) -> str:
         if statement.is_whole:
             return self.pick(self.bank.whole(statement.state))
-        sentence = self.pick(self.bank.single(statement.state, diagnosis=statement.diagnosis))
+        sentences = self.bank.single(statement.state, diagnosis=statement.diagnosis)
+        sentence = self.pick(sentences[:PROMPTS] if self.plain else sentences)
         return fill(sentence, self.wording(statement), plural=statement.plural)
 
     def joint(self, group: list[_Statement], sentences: tuple[str, ...]) -> str:
@@ -213,6 +224,7 @@ def write_passage(
     rng: np.random.Generator,
     *,
     uncertain: Uncertain = "worded",
+    wording: Wordiness = "varied",
     max_statements: int = 12,
     words: Vocabulary | None = None,
     bank: Templates | None = None,
@@ -227,6 +239,8 @@ def write_passage(
         findings: (vocabulary id or dataset's spelling, state). What the vocabulary does not know is named as it is.
         rng: The draw; the same generator state gives the same passage.
         uncertain: `worded` writes uncertain findings as uncertain, `left_out` does not mention them.
+        wording: `varied` draws from the whole bank and all spellings; `plain` from the sentences that prompts are made
+            of, each finding by its name, in sentence case.
         max_statements: Largest number of findings stated.
         words: Another vocabulary than UmiF's own.
         bank: Another bank of sentences than UmiF's own.
@@ -247,9 +261,16 @@ def write_passage(
     absent = [s for s in statements if s.state == LabelState.ABSENT]
     n_absent = int(rng.integers(0 if stated else 1, len(absent) + 1)) if absent else 0
     chosen = (stated + absent[:n_absent])[:max_statements]
-    writer = _Writer(bank or templates(), rng)
+    plain = wording == "plain"
+    sentences = _plain(bank or templates()) if plain else bank or templates()
+    writer = _Writer(sentences, rng, plain)
     writer.write([chosen[int(i)] for i in rng.permutation(len(chosen))])
     return _style(writer)
+
+
+@cache
+def _plain(bank: Templates) -> Templates:
+    return bank.plain()
 
 
 def _statements(findings: Sequence[tuple[str, LabelState | str]], words: Vocabulary) -> list[_Statement]:
@@ -285,6 +306,8 @@ def _statement(key: str, entry: VocabularyEntry | None, state: LabelState) -> _S
 def _style(writer: _Writer) -> str:
     """Join the sentences in one of three styles: sentence case, all lower case, or one line with semicolons."""
     rng, sentences = writer.rng, list(writer.sentences)
+    if writer.plain:
+        return " ".join(f"{s[0].upper()}{s[1:]}." for s in sentences)
     if writer.bank.opening and rng.random() < 0.2:
         sentences.insert(0, writer.pick(writer.bank.opening))
     style = rng.random()

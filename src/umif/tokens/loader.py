@@ -21,6 +21,7 @@ from umif.corpus.store import Corpus
 from umif.errors import ConfigError, CorpusError, UmifError
 from umif.imaging import AugmentConfig, decode_jpeg_grey, draw_augmentation, warp_image, warp_mask
 from umif.language import write_passage
+from umif.language.templates import Wordiness  # noqa: TC001 - pydantic reads the annotation
 from umif.rng import keyed_rng
 from umif.tokens.batch import Batch, Example, pack
 from umif.tokens.grouping import draw_groups, draw_ratio
@@ -68,6 +69,11 @@ class DataConfig(Config):
     image_pairs: bool = Field(False, description="Also pair every image with a second view of itself. C: off")
     uncertain: Uncertain = Field(
         "worded", description="Uncertain labels in passages: worded as uncertain, or left out. C: worded"
+    )
+    wording: Wordiness = Field(
+        "varied",
+        description="Passages for labels: varied sentences and spellings, or plain, which a small run learns sooner. "
+        "C: varied",
     )
     max_text_tokens: int = Field(MAX_TEXT_TOKENS, gt=0, description="A text is cut after so many tokens. C: 256")
     image_size: int = Field(224, gt=0, description="Side of the square input, pixels. P: 224")
@@ -244,7 +250,10 @@ class StepDataset:
     def _text(self, sample: _Sample, rng: np.random.Generator) -> str:
         if sample.kind != "class":
             return str(sample.pair["text"])
-        passage: str = write_passage(labels_of(sample.pair["findings"]), rng, uncertain=self.config.uncertain)
+        config = self.config
+        passage: str = write_passage(
+            labels_of(sample.pair["findings"]), rng, uncertain=config.uncertain, wording=config.wording
+        )
         if not passage:
             raise ValueError("its labels say nothing")
         return passage

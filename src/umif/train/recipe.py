@@ -85,7 +85,9 @@ class TrainConfig(Config):
     keep: int = Field(2, ge=2, description="Checkpoints that are kept; two, so that a damaged one costs little")
     device: str = Field("auto", description="auto = cuda where there is one; else a torch device")
     dtype: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto = bf16 autocast on CUDA that has it, fp32 on a CPU. Losses are fp32 always. C"
+        "auto",
+        description="auto = bf16 autocast where the device computes in it (CUDA, CPUs with AVX512-BF16 or AMX), "
+        "else fp32. Losses are fp32 always. C",
     )
     workers: int = Field(0, ge=0, description="Processes that make batches; 0 = the training process itself")
     threads: int | None = Field(None, gt=0, description="CPU threads of one process; null = torch's own choice")

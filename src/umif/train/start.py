@@ -132,13 +132,21 @@ def _settings(recipe: Recipe, processes: Processes) -> dict[str, Any]:
     config, device = recipe.train, processes.device
     dtype = config.dtype
     if dtype == "auto":
-        dtype = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+        dtype = "bf16" if _computes_bf16(device) else "fp32"
     return {
         "dtype": dtype,
         "device": device.type,
         "threads": config.threads or torch.get_num_threads(),
         "world_size": processes.world_size,
     }
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    # Elsewhere torch converts back and forth, which is slower than fp32.
+    cpu: Any = torch.cpu
+    return bool(device.type == "cpu" and (cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported()))
 
 
 @contextmanager

@@ -218,6 +218,22 @@ def test_one_file_of_two_patients_in_two_datasets_lies_in_one_split(tmp_path: Pa
     assert images["toy2/003.png"]["official_split"] == "test"
 
 
+def test_official_splits_can_be_left_aside(tmp_path: Path) -> None:
+    rows = write_toy(tmp_path / "raw", 40)
+    write_rows(tmp_path / "raw", [row | {"split": "test"} for row in rows])
+    sources = [("toy", tmp_path / "raw")]
+    kept = prepare(tmp_path / "kept", sources, workers=1, progress=False)
+    assert kept.splits["test"] == 40
+    config = PrepareConfig(splits="patients")
+    placed = prepare(tmp_path / "placed", sources, config, workers=1, progress=False)
+    assert min(placed.splits.values()) > 0
+    assert placed.fingerprint != kept.fingerprint
+    with pytest.raises(CorpusError, match="other inputs"):
+        prepare(tmp_path / "kept", sources, config, workers=1, progress=False)
+    table = Corpus.open(tmp_path / "placed").images_table(["official_split"])
+    assert set(table.column("official_split").to_pylist()) == {"test"}
+
+
 def test_patients_of_two_datasets_meet_only_in_a_shared_namespace(tmp_path: Path) -> None:
     write_toy(tmp_path / "raw", 2)
     rows = write_toy(tmp_path / "more", 3, seed=1)

@@ -12,7 +12,7 @@ import yaml
 
 from umif.errors import ConfigError
 from umif.language import load_templates, prompts, read_passage, templates, vocabulary, write_passage
-from umif.language.templates import DATA, NO_FINDING, fill
+from umif.language.templates import DATA, NO_FINDING, PROMPTS, fill
 from umif.readers.base import LabelState
 from umif.rng import keyed_rng
 
@@ -150,12 +150,30 @@ def test_state_may_be_given_as_text_and_nonsense_is_refused() -> None:
         write_passage([("edema", "maybe")], keyed_rng(0, "t"))
 
 
+def test_plain_passages_are_made_of_the_prompts_sentences() -> None:
+    for entry in FINDINGS:
+        positive, negative = prompts(entry.id)
+        for state, known in ((P, positive), (A, negative)):
+            found = {write_passage([(entry.id, state)], keyed_rng(i, "t"), wording="plain") for i in range(40)}
+            assert found == set(known), entry.id
+
+
+def test_plain_passages_of_several_findings_can_be_read_back() -> None:
+    labels = [("pneumonia", P), ("pleural_effusion", A), ("edema", A), ("nodule", U)]
+    known = dict(labels)
+    for i in range(60):
+        text = write_passage(labels, keyed_rng(i, "t"), wording="plain")
+        read = read_passage(text)
+        assert read.items() <= known.items()
+        assert {"pneumonia", "nodule"} <= read.keys()
+
+
 @pytest.mark.parametrize("finding", ["pneumothorax", "Effusion", "COVID-19", "support_devices", "No Finding"])
 def test_prompts_state_presence_and_absence_in_the_banks_words(finding: str) -> None:
     positive, negative = prompts(finding)
     entry = vocabulary().find(finding)
     assert entry is not None
-    assert min(len(set(positive)), len(set(negative))) >= 6
+    assert len(set(positive)) == len(set(negative)) == PROMPTS
     assert [read_passage(text) for text in positive] == [{entry.id: P}] * len(positive)
     assert [read_passage(text) for text in negative] == [{entry.id: A}] * len(negative)
 

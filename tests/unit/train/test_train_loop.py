@@ -152,6 +152,18 @@ def test_bf16_is_asked_for_and_kept(run: Run, tmp_path: Path) -> None:
         run(steps=2, dtype="fp32")
 
 
+@pytest.mark.parametrize(("native", "chosen"), [(True, "bf16"), (False, "fp32")])
+def test_auto_is_bf16_where_the_processor_computes_in_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, native: bool, chosen: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    run(steps=1, dtype="auto")
+    info = read_run_json(tmp_path / "run")
+    assert info is not None
+    assert info["settings"]["dtype"] == chosen
+
+
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
