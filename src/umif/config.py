@@ -204,5 +204,15 @@ def _copy(data: Any) -> Any:
 
 
 def load_recipe(kind: type[ConfigT], path: str | Path, overrides: Sequence[str] = ()) -> ConfigT:
-    """Read the recipe at `path`, apply `key=value` overrides and validate it as `kind`."""
-    return parse_config(kind, apply_overrides(read_yaml(path), overrides), where=path)
+    """Read the recipe at `path`, apply `key=value` overrides and validate it as `kind`.
+
+    An override into a mapping that the file leaves to its default changes that default: one objective's temperature
+    does not drop the other objectives.
+    """
+    data = dict(read_yaml(path))
+    for override in overrides:
+        top, dot, _ = override.partition("=")[0].strip().partition(".")
+        field = kind.model_fields.get(top)
+        if dot and field is not None and isinstance(field.default, dict):
+            data.setdefault(top, _copy(field.default))
+    return parse_config(kind, apply_overrides(data, overrides), where=path)

@@ -36,7 +36,7 @@ class PrepareConfig(Config):
     jpeg_quality: int = Field(95, ge=50, le=100, description="Quality of the stored JPEG")
     splits: Literal["official", "patients"] = Field(
         "official",
-        description="official: a dataset's own test and validation images stay such; patients: the hash places everyone",
+        description="official: datasets' own test and validation images stay such; patients: the hash places everyone",
     )
     split_seed: int = Field(0, ge=0, description="Changes who goes where among patients without an official split")
     val_share: float = Field(0.1, ge=0, lt=1, description="Share of those patients in val")

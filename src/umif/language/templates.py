@@ -108,7 +108,7 @@ class Templates(Config):
         return bank.any if diagnosis else bank.sign + bank.any
 
     def plain(self) -> Templates:
-        """Return the bank cut to the sentences that zero-shot prompts are made of: the first `PROMPTS` of each group."""
+        """Return the bank cut to what zero-shot prompts are made of: the first `PROMPTS` sentences of each group."""
         cut = {name: getattr(self, name)[:PROMPTS] for name in ("normal", "not_normal", "maybe_normal")}
         for name in ("present", "absent", "uncertain"):
             bank = self.bank(LabelState(name))

@@ -143,7 +143,7 @@ def _settings(recipe: Recipe, processes: Processes) -> dict[str, Any]:
 
 def _computes_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     # Elsewhere torch converts back and forth, which is slower than fp32.
     cpu: Any = torch.cpu
     return bool(device.type == "cpu" and (cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported()))

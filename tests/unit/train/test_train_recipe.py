@@ -94,3 +94,14 @@ def test_the_recipes_that_come_along_are_valid_and_say_what_they_need(path: Path
     for word in ("needs", "takes", "reach"):
         assert word in text.lower(), word
     assert yaml.safe_load(text)["out"]
+
+
+def test_an_override_of_one_objective_keeps_the_others(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text("corpus: c\nout: o\n")
+    made = load_recipe(Recipe, file, ["objectives.align.temperature=0.2"])
+    assert made.objectives == {"align": {"temperature": 0.2}, "con": {}}
+    # What a file says stands: it names the objectives that it wants.
+    file.write_text("corpus: c\nout: o\nobjectives: {align: {}}\n")
+    assert load_recipe(Recipe, file, ["objectives.align.temperature=0.2"]).objectives == {"align": {"temperature": 0.2}}
+    assert Recipe.model_fields["objectives"].default["align"] == {"temperature": 0.1}
