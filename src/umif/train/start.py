@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,6 +166,10 @@ def _reproducible(threads: int, device: torch.device) -> Iterator[None]:
         mode.fill_uninitialized_memory,
     )
     torch.set_num_threads(threads)
+    # Every batch has another number of tokens, and oneDNN keeps what it compiled for each: gigabytes in a thousand
+    # steps. It reads these when it is first used; a user's own setting stands.
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, "64")
     if device.type == "cpu":
         torch.use_deterministic_algorithms(True)
         # It would also fill fresh memory with NaN, which costs time and changes nothing here.
