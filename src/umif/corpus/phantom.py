@@ -92,8 +92,8 @@ class PhantomCase:
         return masks
 
 
-def draw_phantom(seed: int, index: int, size: int = 224) -> PhantomCase:
-    """Return phantom `index` of the series `seed`.
+def draw_phantom(seed: int, index: int, size: int = 224, *, clarity: float = 0.0, spread: float = 1.0) -> PhantomCase:
+    """Return phantom `index` of the series `seed`; see `write_phantom` for the arguments.
 
     Shapes: image (S, S) uint8.
 
@@ -101,7 +101,7 @@ def draw_phantom(seed: int, index: int, size: int = 224) -> PhantomCase:
         >>> draw_phantom(0, 3, 64).image.shape
         (64, 64)
     """
-    return draw_description(describe(seed, index), size)
+    return draw_description(describe(seed, index, clarity=clarity, spread=spread), size)
 
 
 def draw_description(description: Description, size: int) -> PhantomCase:
@@ -112,11 +112,20 @@ def draw_description(description: Description, size: int) -> PhantomCase:
     return PhantomCase(expose(layers), regions, description)
 
 
-def write_phantom(out: Path, images: int, seed: int = 0, size: int = 224, workers: int = 1) -> None:
+def write_phantom(
+    out: Path,
+    images: int,
+    seed: int = 0,
+    size: int = 224,
+    workers: int = 1,
+    *,
+    clarity: float = 0.0,
+    spread: float = 1.0,
+) -> None:
     """Write a series of phantoms as a dataset on disk.
 
     Safe to stop and to call again: finished parts are kept, a finished dataset is left as it is. The bytes depend on
-    `images`, `seed` and `size` only; the first images of a longer series are those of a shorter one.
+    `images`, `seed`, `size`, `clarity` and `spread` only; the first images of a longer series are those of a shorter one.
 
     Args:
         out: Folder to make; may exist if it is empty or holds this very series, whole or in part.
@@ -124,14 +133,20 @@ def write_phantom(out: Path, images: int, seed: int = 0, size: int = 224, worker
         seed: Names the series.
         size: Pixels along a side.
         workers: Processes that draw.
+        clarity: Least contrast and size of a finding, 0 to 1.
+        spread: How far place and exposure of the films stray, as a multiple of the usual, 0 to 3.
 
     Raises:
         InputError: an argument out of its range, or a folder that holds something else.
         RunError: another process is writing there.
         StorageError: the disk refused.
     """
-    plan = {"format": FORMAT, "images": images, "seed": seed, "size": size}
     _check(images, size, workers)
+    for name, value, largest in (("clarity", clarity, 1), ("spread", spread, 3)):
+        if not 0 <= value <= largest:
+            raise InputError(f"a {name} of {value:g} cannot be drawn", where=name, fix=f"choose 0 to {largest}")
+    series = {"clarity": float(clarity), "spread": float(spread)}
+    plan = {"format": FORMAT, "images": images, "seed": seed, "size": size, **series}
     try:
         with _owned(out, plan) as finished:
             if not finished:
@@ -154,7 +169,7 @@ def _check(images: int, size: int, workers: int) -> None:
 
 
 @contextlib.contextmanager
-def _owned(out: Path, plan: dict[str, int]) -> Iterator[bool]:
+def _owned(out: Path, plan: dict[str, Any]) -> Iterator[bool]:
     """Hold the folder for this process alone; gives whether it is finished."""
     out.mkdir(parents=True, exist_ok=True)
     parts = out / _PARTS
@@ -185,7 +200,7 @@ def _read_plan(path: Path) -> Any:
         return None
 
 
-def _draw_parts(out: Path, plan: dict[str, int], workers: int) -> None:
+def _draw_parts(out: Path, plan: dict[str, Any], workers: int) -> None:
     starts = [start for start in range(0, plan["images"], _PART) if not _part_file(out, start).exists()]
     draw = partial(_draw_part, out, plan)
     workers = min(workers, len(starts))
@@ -203,18 +218,18 @@ def _draw_parts(out: Path, plan: dict[str, int], workers: int) -> None:
         raise UmifError("a process that draws phantoms died", where=out, fix="the same call goes on") from None
 
 
-def _draw_part(out: Path, plan: dict[str, int], start: int) -> None:
+def _draw_part(out: Path, plan: dict[str, Any], start: int) -> None:
     """Draw some images, and note them once all are there."""
     lines = []
     for index in range(start, min(start + _PART, plan["images"])):
-        case = draw_phantom(plan["seed"], index, plan["size"])
+        case = draw_phantom(plan["seed"], index, plan["size"], clarity=plan["clarity"], spread=plan["spread"])
         record = to_record(case)
         _replace(out / record["image"], encode_png(case.image))
         lines.append(json.dumps(record, separators=(",", ":")) + "\n")
     _replace(_part_file(out, start), "".join(lines).encode())
 
 
-def _finish(out: Path, plan: dict[str, int]) -> None:
+def _finish(out: Path, plan: dict[str, Any]) -> None:
     parts = (_part_file(out, start) for start in range(0, plan["images"], _PART))
     _replace(out / _RECORDS, b"".join(part.read_bytes() for part in parts), durable=True)
     _replace(out / _DONE, (json.dumps(plan) + "\n").encode(), durable=True)

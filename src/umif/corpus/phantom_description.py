@@ -172,8 +172,15 @@ class Description:
         )
 
 
-def describe(seed: int, index: int) -> Description:
-    """Return the description of phantom `index` of the series that `seed` names."""
+def describe(seed: int, index: int, *, clarity: float = 0.0, spread: float = 1.0) -> Description:
+    """Return the description of phantom `index` of the series that `seed` names.
+
+    Args:
+        seed: Names the series.
+        index: Which phantom of it.
+        clarity: Least contrast and size of a finding, 0 to 1.
+        spread: How far place and exposure stray, as a multiple of the usual; 3 = films taken in a hurry.
+    """
     patient, followup = _patient_of(seed, index)
     who = keyed_rng(seed, "phantom-patient", step=patient)
     sex: Literal["F", "M"] = "F" if who.random() < 0.5 else "M"
@@ -184,6 +191,7 @@ def describe(seed: int, index: int) -> Description:
     rng = keyed_rng(seed, "phantom", step=index)
     acute = {name: _draw_finding(name, rng) for name, share in _ACUTE.items() if rng.random() < share}
     drawn = {} if healthy else {**chronic, **acute}
+    drawn = {name: _clearer(finding, clarity) for name, finding in drawn.items()}
     findings = tuple(_kept_visible(drawn[name], drawn) for name in FINDINGS if name in drawn)
     return Description(
         seed=seed,
@@ -197,7 +205,28 @@ def describe(seed: int, index: int) -> Description:
         habitus=habitus,
         findings=findings,
         labels=_draw_labels(findings, rng),
-        nuisance=_draw_nuisance(keyed_rng(seed, "phantom-nuisance", step=index)),
+        nuisance=_strayed(_draw_nuisance(keyed_rng(seed, "phantom-nuisance", step=index)), spread),
+    )
+
+
+def _clearer(finding: DrawnFinding, clarity: float) -> DrawnFinding:
+    if not clarity:
+        return finding
+    size, contrast = (round(clarity + (1 - clarity) * value, 4) for value in (finding.size, finding.contrast))
+    return replace(finding, size=size, contrast=contrast)
+
+
+def _strayed(nuisance: Nuisance, spread: float) -> Nuisance:
+    if spread == 1:
+        return nuisance
+    return replace(
+        nuisance,
+        rotation_degrees=round(nuisance.rotation_degrees * spread, 4),
+        scale=round(1 + (nuisance.scale - 1) * spread, 4),
+        shift_x=round(nuisance.shift_x * spread, 4),
+        shift_y=round(nuisance.shift_y * spread, 4),
+        gain=round(1 + (nuisance.gain - 1) * spread, 4),
+        gamma=round(nuisance.gamma**spread, 4),
     )
 
 

@@ -111,3 +111,17 @@ def test_a_large_effusion_hides_nothing_beneath_it(series: list[Description]) ->
             if effusion is not None and effusion.size > 0.3 and finding.name in (NODULE, "Consolidation"):
                 hidden += effusion.side in ("both", finding.side) and finding.zone == "lower"
     assert hidden == 0
+
+
+def test_a_clear_series_has_no_faint_finding_and_a_straying_one_moves_nothing_else(series: list[Description]) -> None:
+    for index in range(0, COUNT, 7):
+        clear, plain = describe(0, index, clarity=0.6, spread=3.0), series[index]
+        assert [f.name for f in clear.findings] == [f.name for f in plain.findings]
+        for one, other in zip(clear.findings, plain.findings, strict=True):
+            assert one.contrast == pytest.approx(0.6 + 0.4 * other.contrast, abs=1e-4)
+            assert one.size == pytest.approx(0.6 + 0.4 * other.size, abs=1e-4)
+        assert "uncertain" not in dict(clear.labels).values()
+        assert clear.nuisance.rotation_degrees == pytest.approx(3 * plain.nuisance.rotation_degrees, abs=1e-3)
+        assert clear.nuisance.gamma == pytest.approx(plain.nuisance.gamma**3, abs=1e-3)
+        assert (clear.nuisance.marker, clear.nuisance.noise) == (plain.nuisance.marker, plain.nuisance.noise)
+        assert (clear.patient, clear.habitus, clear.view) == (plain.patient, plain.habitus, plain.view)

@@ -53,6 +53,8 @@ def test_the_folder_holds_what_the_layout_says(written: Path) -> None:
         "format": 1,
         "images": IMAGES,
         "seed": 4,
+        "clarity": 0.0,
+        "spread": 1.0,
         "size": SIZE,
     }
     records = lines(written)
@@ -104,14 +106,14 @@ def test_a_stopped_series_goes_on_and_keeps_what_is_done(
     out, drawn = tmp_path / "out", []
     draw = phantom.draw_phantom
 
-    def stop_at_66(seed: int, index: int, size: int) -> Any:
+    def stop_at_66(seed: int, index: int, size: int, **series: float) -> Any:
         if index == 66:
             raise KeyboardInterrupt
-        return draw(seed, index, size)
+        return draw(seed, index, size, **series)
 
-    def note(seed: int, index: int, size: int) -> Any:
+    def note(seed: int, index: int, size: int, **series: float) -> Any:
         drawn.append(index)
-        return draw(seed, index, size)
+        return draw(seed, index, size, **series)
 
     monkeypatch.setattr(phantom, "draw_phantom", stop_at_66)
     with pytest.raises(KeyboardInterrupt):
@@ -155,7 +157,7 @@ def test_writing_again_changes_nothing(written: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in written.rglob("*")} == before
 
 
-@pytest.mark.parametrize("changes", [{"images": 3}, {"seed": 5}, {"size": 33}])
+@pytest.mark.parametrize("changes", [{"images": 3}, {"seed": 5}, {"size": 33}, {"clarity": 0.5}, {"spread": 2.0}])
 def test_another_series_in_the_same_folder_is_refused(written: Path, changes: dict[str, int]) -> None:
     with pytest.raises(InputError, match="other phantoms"):
         write_phantom(written, **{"images": IMAGES, "seed": 4, "size": SIZE, **changes})
