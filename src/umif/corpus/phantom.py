@@ -125,7 +125,7 @@ def write_phantom(
     """Write a series of phantoms as a dataset on disk.
 
     Safe to stop and to call again: finished parts are kept, a finished dataset is left as it is. The bytes depend on
-    `images`, `seed`, `size`, `clarity` and `spread` only; the first images of a longer series are those of a shorter one.
+    arguments only, not on `workers`; the first images of a longer series are those of a shorter one.
 
     Args:
         out: Folder to make; may exist if it is empty or holds this very series, whole or in part.
