@@ -25,7 +25,7 @@ from train_runs import differences, finish, kill_at_random, make_corpus, start, 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -51,7 +51,7 @@ def main() -> int:
             "bitwise": not found,
         }
     print(json.dumps(result, indent=1))
-    return 0 if result["bitwise"] else 1
+    return 0 if result["bitwise"] and result["kills"] == options.kills else 1
 
 
 if __name__ == "__main__":

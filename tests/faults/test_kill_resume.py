@@ -44,12 +44,16 @@ def undisturbed(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_kill_9_at_random_moments_changes_no_bit(corpus: Path, undisturbed: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    kills = kill_at_random(tiny_recipe(corpus, run, steps=STEPS), KILLS)
-    # As many as were meant, less what a run that was done too early escaped.
-    assert len(kills) >= KILLS - 2
-    assert len(read_log(run)) == STEPS
-    assert differences(undisturbed, run) == []
+    kills = 0
+    # One run, unless it was done before all kills could reach it; every run that was disturbed is compared.
+    for attempt in range(6):
+        run = tmp_path / f"run{attempt}"
+        kills += len(kill_at_random(tiny_recipe(corpus, run, steps=STEPS), KILLS - kills, seed=attempt))
+        assert len(read_log(run)) == STEPS
+        assert differences(undisturbed, run) == []
+        if kills == KILLS:
+            break
+    assert kills == KILLS
 
 
 @pytest.mark.slow
