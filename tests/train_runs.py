@@ -130,7 +130,7 @@ class Kill:
 
 
 def kill_at_random(recipe: dict[str, Any], kills: int, seed: int = 0) -> list[Kill]:
-    """Run a recipe to its end, killing it up to `kills` times (-9) at random moments: at the start, in a step, in a save.
+    """Run a recipe to its end, killed up to `kills` times (-9) at random moments: at the start, in a step, in a save.
 
     On a crowded machine a run can be done before a kill reaches it, so fewer kills than were meant may come back; the
     run is then complete all the same.
