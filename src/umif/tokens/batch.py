@@ -12,8 +12,8 @@ table it reads, segment after segment. Rows of the table, in order:
 The streams are group 1 and group 0 of all pairs (for the student) and the full view (for the teacher). A segment is one
 pair in one stream and starts with its CLS row.
 
-Shape legend: B pairs, N images (N ≥ B: `image` pairs bring a second view), M masks, H×W pixels, P patches a picture,
-T rows of a stream, S segments.
+Shape legend: B pairs, N images (N ≥ B: `image` pairs bring a second view, and group 0 may have views of its own), M
+masks, H×W pixels, P patches a picture, T rows of a stream, S segments.
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ class Example:
     """One pair as pixels and ids, before it is packed.
 
     Exactly one supervision is set: `text_ids` (n,) ints, `mask` (H, W, 3) uint8, or `second_view` (H, W) uint8.
-    `bits` is what `draw_groups` gave: bool (n_image + n_supervision,), True = group 1.
+    `bits` is what `draw_groups` gave: bool (n_image + n_supervision,), True = group 1. Where `image_0` is given, group
+    0's image tokens come from it instead, and its mask tokens from `mask_0`; the teacher sees `image` and `mask`.
     """
 
     kind: str
@@ -107,6 +108,8 @@ class Example:
     text_ids: NDArray[np.int64] | None = None
     mask: NDArray[np.uint8] | None = None
     second_view: NDArray[np.uint8] | None = None
+    image_0: NDArray[np.uint8] | None = None
+    mask_0: NDArray[np.uint8] | None = None
 
 
 def pack(examples: Sequence[Example], *, patch_size: int, step: int = 0) -> Batch:
@@ -122,38 +125,45 @@ def pack(examples: Sequence[Example], *, patch_size: int, step: int = 0) -> Batc
     images: list[NDArray[np.uint8]] = [example.image for example in examples]
     masks: list[NDArray[np.uint8]] = []
     texts: list[NDArray[np.int64]] = []
-    # (table part, position within that part) of each pair's supervision; parts are placed once their sizes are known.
-    where: list[tuple[str, int]] = []
     text_total = 0
-    for example in examples:
+
+    def put(pictures: list[NDArray[np.uint8]], picture: NDArray[np.uint8]) -> int:
+        pictures.append(picture)
+        return (len(pictures) - 1) * patches
+
+    # (table part, position within that part) of each pair's supervision, as group 1 and as group 0 see it, and of its
+    # image as group 0 sees it; parts are placed once their sizes are known.
+    where: list[tuple[str, int, int, int]] = []
+    for index, example in enumerate(examples):
         if example.text_ids is not None:
-            where.append(("text", text_total))
+            part, seen_1 = "text", text_total
             texts.append(example.text_ids)
             text_total += len(example.text_ids)
+            seen_0 = seen_1
         elif example.mask is not None:
-            where.append(("mask", len(masks) * patches))
-            masks.append(example.mask)
+            part, seen_1 = "mask", put(masks, example.mask)
+            seen_0 = seen_1 if example.mask_0 is None else put(masks, example.mask_0)
         elif example.second_view is not None:
-            where.append(("image", len(images) * patches))
-            images.append(example.second_view)
+            part, seen_1 = "image", put(images, example.second_view)
+            seen_0 = seen_1
         else:
             raise ShapeError(f"a pair of kind {example.kind!r} has no supervision")
+        image_0 = index * patches if example.image_0 is None else put(images, example.image_0)
+        where.append((part, seen_1, seen_0, image_0))
     if any(picture.shape[:2] != (height, width) for picture in (*images, *masks)):
         raise ShapeError(f"all pictures of a batch must be {height}×{width} pixels")
     start = {"image": FIRST_TOKEN, "mask": FIRST_TOKEN + len(images) * patches}
     start["text"] = start["mask"] + len(masks) * patches
     group1, group0, full = [], [], []
-    for index, (example, (part, offset)) in enumerate(zip(examples, where, strict=True)):
+    for index, (example, (part, seen_1, seen_0, image_0)) in enumerate(zip(examples, where, strict=True)):
         count = patches if example.text_ids is None else len(example.text_ids)
         if len(example.bits) != patches + count:
             raise ShapeError(f"{len(example.bits)} bits for {patches} + {count} tokens")
-        first = FIRST_TOKEN + index * patches
-        rows = np.concatenate(
-            [np.arange(first, first + patches), np.arange(start[part] + offset, start[part] + offset + count)]
-        )
-        group1.append(np.concatenate([[CLS_1], rows[example.bits]]))
-        group0.append(np.concatenate([[CLS_0], rows[~example.bits]]))
-        full.append(np.concatenate([[CLS_1], rows]))
+        rows_1 = _rows(FIRST_TOKEN + index * patches, patches, start[part] + seen_1, count)
+        rows_0 = _rows(FIRST_TOKEN + image_0, patches, start[part] + seen_0, count)
+        group1.append(np.concatenate([[CLS_1], rows_1[example.bits]]))
+        group0.append(np.concatenate([[CLS_0], rows_0[~example.bits]]))
+        full.append(np.concatenate([[CLS_1], rows_1]))
     empty = np.zeros(0, dtype=np.int64)
     return Batch(
         images_NHW=torch.from_numpy(np.stack(images)),
@@ -169,6 +179,11 @@ def pack(examples: Sequence[Example], *, patch_size: int, step: int = 0) -> Batc
         kinds=tuple(example.kind for example in examples),
         step=step,
     )
+
+
+def _rows(image: int, patches: int, supervision: int, count: int) -> NDArray[np.int64]:
+    """Rows of the token table of one pair's image and of its supervision, each end to end."""
+    return np.concatenate([np.arange(image, image + patches), np.arange(supervision, supervision + count)])
 
 
 def make_stream(segments: Sequence[NDArray[np.int64]]) -> Stream:

@@ -8,7 +8,7 @@ other slots as they are.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import cv2
@@ -36,9 +36,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from umif.imaging import Augmentation
     from umif.tokens.text import TextTokenizer
 
 PairKind = Literal["report", "caption", "class", "segment"]
+Views = Literal["shared", "exposures", "separate"]
 _COLUMNS = ("pair", "kind", "image_row", "text", "findings", "regions", "hash")
 # What a damaged sample can raise on its way; anything else is a fault of ours and stops the run.
 _BAD = (UmifError, ValueError, OverflowError, cv2.error)
@@ -80,6 +82,11 @@ class DataConfig(Config):
     patch_size: int = Field(16, gt=0, description="Side of a patch, pixels; must tile the image. P: 16")
     augment: AugmentConfig = Field(
         AugmentConfig(), description="Random crop, rotation, brightness and contrast; a mask moves with its image. C"
+    )
+    views: Views = Field(
+        "shared",
+        description="What both groups see of a picture: one `shared` view, one crop under two `exposures`, or "
+        "`separate` crops. Where all is shared, exposure and crop alone tell which groups belong together. C: shared",
     )
 
 
@@ -224,11 +231,13 @@ class StepDataset:
             view = draw_augmentation(
                 config.augment, height, width, config.image_size, keyed_rng(seed, "augment", step, slot)
             )
-            image = warp_image(picture, view)
-            text_ids = mask = second_view = None
+            view_0 = self._view_of_group_0(step, sample, view, height, width)
+            image, image_0 = warp_image(picture, view), None if view_0 is None else warp_image(picture, view_0)
+            text_ids = mask = mask_0 = second_view = None
             if sample.kind == "segment":
                 stage = "regions"
-                mask = warp_mask(draw_regions(_finite(sample.pair["regions"]), height, width), view)
+                drawn = draw_regions(_finite(sample.pair["regions"]), height, width)
+                mask, mask_0 = warp_mask(drawn, view), None if view_0 is None else warp_mask(drawn, view_0)
             elif sample.kind == "image":
                 rng = keyed_rng(seed, "augment:second", step, slot)
                 second_view = warp_image(
@@ -245,7 +254,18 @@ class StepDataset:
             bits = draw_groups(patches, count, ratio, keyed_rng(seed, "groups", step, slot))
         except _BAD as error:
             return self._bad(sample, stage, error)
-        return Example(sample.kind, sample.row, slot, ratio, bits, image, text_ids, mask, second_view)
+        return Example(sample.kind, sample.row, slot, ratio, bits, image, text_ids, mask, second_view, image_0, mask_0)
+
+    def _view_of_group_0(
+        self, step: int, sample: _Sample, view: Augmentation, height: int, width: int
+    ) -> Augmentation | None:
+        """Draw what group 0 sees of the picture; `None` = what group 1 sees."""
+        config = self.config
+        if config.views == "shared" or sample.kind == "image":
+            return None
+        rng = keyed_rng(self.seed, "augment:group 0", step, sample.slot)
+        other = draw_augmentation(config.augment, height, width, config.image_size, rng)
+        return replace(view, gain=other.gain, bias=other.bias) if config.views == "exposures" else other
 
     def _text(self, sample: _Sample, rng: np.random.Generator) -> str:
         if sample.kind != "class":

@@ -22,7 +22,8 @@ SIDE, PATCH = 8, 4
 PATCHES = (SIDE // PATCH) ** 2
 
 
-def examples_of(kinds: Sequence[str], seed: int) -> list[Example]:
+def examples_of(kinds: Sequence[str], seed: int, views: bool = False) -> list[Example]:
+    """Random pairs; with `views`, group 0 sees pictures of its own."""
     rng = np.random.default_rng(seed)
 
     def picture(*channels: int) -> Any:
@@ -44,6 +45,8 @@ def examples_of(kinds: Sequence[str], seed: int) -> list[Example]:
                 text_ids=text,
                 mask=picture(3) if kind == "segment" else None,
                 second_view=picture() if kind == "image" else None,
+                image_0=picture() if views else None,
+                mask_0=picture(3) if views and kind == "segment" else None,
             )
         )
     return found
@@ -69,22 +72,23 @@ def table_of(batch: Batch) -> list[object]:
     return table
 
 
-def tokens_of(example: Example) -> list[object]:
-    """All tokens of a pair, straight from the example."""
+def tokens_of(example: Example, *, group_0: bool = False) -> list[object]:
+    """All tokens of a pair as a group sees them, straight from the example."""
     supervision: list[object]
+    own = group_0 and example.image_0 is not None
     if example.text_ids is not None:
         supervision = [(int(word), place) for place, word in enumerate(example.text_ids)]
     elif example.mask is not None:
-        supervision = list(patches_of(example.mask))
+        supervision = list(patches_of(example.mask_0 if own else example.mask))
     else:
         supervision = list(patches_of(example.second_view))
-    return [*patches_of(example.image), *supervision]
+    return [*patches_of(example.image_0 if own else example.image), *supervision]
 
 
-@given(st.lists(st.sampled_from(KINDS), min_size=1, max_size=8), st.integers(0, 2**32))
+@given(st.lists(st.sampled_from(KINDS), min_size=1, max_size=8), st.integers(0, 2**32), st.booleans())
 @settings(deadline=None, max_examples=100)
-def test_every_stream_holds_the_right_tokens_in_order(kinds: list[str], seed: int) -> None:
-    examples = examples_of(kinds, seed)
+def test_every_stream_holds_the_right_tokens_in_order(kinds: list[str], seed: int, views: bool) -> None:
+    examples = examples_of(kinds, seed, views)
     batch = pack(examples, patch_size=PATCH, step=9)
     table = table_of(batch)
     for stream, cls, keep in (
@@ -97,7 +101,7 @@ def test_every_stream_holds_the_right_tokens_in_order(kinds: list[str], seed: in
         assert (offsets[0], offsets[-1]) == (0, len(rows))
         for index, example in enumerate(examples):
             segment = [table[row] for row in rows[offsets[index] : offsets[index + 1]]]
-            tokens = tokens_of(example)
+            tokens = tokens_of(example, group_0=keep is False)
             wanted = tokens if keep is None else [t for t, bit in zip(tokens, example.bits, strict=True) if bit == keep]
             assert segment == [cls, *wanted]
 

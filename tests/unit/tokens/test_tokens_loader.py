@@ -219,6 +219,41 @@ def test_a_mask_moves_with_its_image(make_dataset: Make) -> None:
     assert min(overlaps) > 0.8
 
 
+@pytest.mark.parametrize("views", ["exposures", "separate"])
+def test_group_0_sees_another_exposure_or_another_crop(make_dataset: Make, views: str) -> None:
+    shared, _ = make_dataset(kinds=["class"], p_separate=0.0)[2]
+    batch, _ = make_dataset(kinds=["class"], p_separate=0.0, views=views)[2]
+    count = len(batch)
+    assert torch.equal(batch.images_NHW[:count], shared.images_NHW)
+    assert torch.equal(batch.text_ids_T, shared.text_ids_T)
+    assert batch.images_NHW.shape == (2 * count, 32, 32)
+    image_rows = torch.arange(2, 2 + count * 16)
+    assert not torch.isin(batch.group0.rows_T, image_rows).any(), "group 0 reads a picture of group 1"
+    assert not torch.isin(torch.cat([batch.group1.rows_T, batch.full.rows_T]), image_rows + count * 16).any()
+    same_edges = []
+    for one, other in zip(batch.images_NHW[:count].float(), batch.images_NHW[count:].float(), strict=True):
+        assert not torch.equal(one, other)
+        # Another brightness and contrast leaves edges where they are; another crop does not.
+        steps = [torch.sign((view[:, 1:] - view[:, :-1]).round()) for view in (one, other)]
+        same_edges.append(float((steps[0] == steps[1]).float().mean()))
+    assert (min(same_edges) > 0.8) == (views == "exposures")
+
+
+def test_a_mask_of_group_0_moves_with_the_image_of_group_0(make_dataset: Make) -> None:
+    from umif.imaging import AugmentConfig
+
+    augment = AugmentConfig(brightness=0.0, contrast=0.0, rotation_degrees=20)
+    batch, _ = make_dataset(kinds=["segment"], augment=augment, image_size=64, views="separate")[0]
+    images = {"group 1": batch.images_NHW[: len(batch)], "group 0": batch.images_NHW[len(batch) :]}
+    masks = {"group 1": batch.masks_MHW3[0::2], "group 0": batch.masks_MHW3[1::2]}
+    for group, pictures in images.items():
+        for image, mask in zip(pictures.numpy(), masks[group].numpy(), strict=True):
+            bright, marked = image > 130, mask.any(axis=2)
+            if bright.sum() > 100:
+                # The tolerance of the disc's rim, as above.
+                assert (bright & marked).sum() / (bright | marked).sum() > 0.8, group
+
+
 def test_ratios_and_bits_are_the_keyed_draws_of_each_slot(make_dataset: Make) -> None:
     from umif.tokens import draw_groups, draw_ratio
 
