@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,34 @@ GREY_MEAN, GREY_STD = 0.5, 0.25
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+# Standard deviation of an image token after the patch embedding, about.
+_LIKE_AN_IMAGE = 0.7
+
+
+def sine_cosine(places_L: Tensor, width: int) -> Tensor:
+    """Code of whole-number places: sines and cosines of wave lengths from 2π to 10,000 · 2π. Shapes: (L,) → (L, width).
+
+    Source: Vaswani et al. 2017, section 3.5. An odd width gets a zero at its end.
+    """
+    half = width // 2
+    angles = places_L[:, None].double() * 10_000.0 ** (-torch.arange(half) / max(1, half))
+    return F.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, width - 2 * half)).float()
+
+
+def sine_cosine_2d(rows: int, columns: int, width: int) -> Tensor:
+    """Code of the places of a grid, row by row: one half for the row, one for the column. Shapes: (rows·columns, D).
+
+    Source: MAE's and MoCo v3's fixed positions.
+    """
+    half = width // 2
+    row_RD, column_CD = sine_cosine(torch.arange(rows), half), sine_cosine(torch.arange(columns), width - half)
+    grid_RCD = torch.cat(
+        [row_RD[:, None].expand(-1, columns, -1), column_CD[None].expand(rows, -1, -1)],
+        dim=2,
+    )
+    return grid_RCD.flatten(0, 1)
+
+
 class HeadConfig(Config):
     """A small MLP behind the CLS feature: width → hidden → out. Source: BYOL."""
 
@@ -60,6 +88,11 @@ class ModelConfig(Config):
     word_width: int | None = Field(None, gt=0, description="Width of word embeddings before the linear map. P: 768")
     max_text_tokens: int = Field(256, gt=0, description="Longest text, tokens. C: 256")
     init: str = Field("random", description="random, timm (its pretrained weights) or a file of timm weights. P: DeiT")
+    random_init: Literal["timm", "spread"] = Field(
+        "timm",
+        description="Random weights as timm draws them (std 0.02), or `spread`: sized to the width, with sine-cosine "
+        "positions, which a short run of a small network learns from much sooner. C: timm",
+    )
     text_init: str | None = Field(None, description="Hub id or folder of a BERT whose word embeddings to start from")
     projector: HeadConfig | None = Field(None, description="MLP behind both networks. C: off")
     predictor: HeadConfig | None = Field(None, description="BYOL's predictor behind the student. C: off")
@@ -89,7 +122,9 @@ class TokenEncoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        overrides = {"depth": config.depth, "embed_dim": config.width, "num_heads": config.heads}
+        overrides: dict[str, Any] = {"depth": config.depth, "embed_dim": config.width, "num_heads": config.heads}
+        if config.random_init == "spread":
+            overrides["weight_init"] = "jax"
         self.vit = create_vit(
             config.backbone,
             image_size=config.image_size,
@@ -116,6 +151,26 @@ class TokenEncoder(nn.Module):
         nn.init.trunc_normal_(self.word_embed.weight, std=0.02)
         nn.init.trunc_normal_(self.mask_embed.weight, std=0.02)
         nn.init.zeros_(self.mask_embed.bias)
+        if config.random_init == "spread":
+            self._spread()
+
+    @torch.no_grad()
+    def _spread(self) -> None:
+        """Give words, places and modalities lengths like those of image tokens.
+
+        With std 0.02 all round, a patch's place is a fiftieth of its grey value and is lost behind the first norm;
+        long runs mend that, short ones do not. Picture and mask share the code of a place, so that what lies on one
+        another looks alike from the first step.
+        """
+        places_PD = sine_cosine_2d(*self.grid, self.width)
+        self.vit.pos_embed[0, -len(places_PD) :] = places_PD  # type: ignore[operator]
+        self.mask_position_PD.copy_(places_PD)
+        self.text_position_LD.copy_(0.5 * sine_cosine(torch.arange(len(self.text_position_LD)), self.width))
+        nn.init.normal_(self.word_embed.weight, std=_LIKE_AN_IMAGE)
+        nn.init.normal_(self.modality_3D, std=_LIKE_AN_IMAGE)
+        nn.init.xavier_uniform_(self.mask_embed.weight)
+        if isinstance(self.word_map, nn.Linear):
+            nn.init.xavier_uniform_(self.word_map.weight)
 
     # ------------------------------------------------------------------------------------------- tokens
     def embed_images(self, images_NHW: Tensor) -> Tensor:

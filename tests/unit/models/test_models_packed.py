@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from umif.errors import ConfigError, ShapeError
 from umif.models import ModelConfig, Segments, UmiF, build_model, cls_attention, segment_attention
 from umif.models.packed import fold_patch_kernel, run_packed
-from umif.models.umif import GREY_MEAN, GREY_STD, HeadConfig
+from umif.models.umif import GREY_MEAN, GREY_STD, HeadConfig, sine_cosine, sine_cosine_2d
 from umif.objectives import compute_losses
 
 if TYPE_CHECKING:
@@ -225,6 +225,50 @@ def test_the_seed_decides_the_weights_and_the_callers_state_is_left_alone() -> N
     assert torch.equal(torch.rand(1), expected)
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["student.word_embed.weight"], other["student.word_embed.weight"])
+
+
+class TestSpreadWeights:
+    def test_places_are_as_loud_as_what_stands_there(self) -> None:
+        student = small(random_init="spread", width=96, heads=3).student
+        pictures = torch.randint(0, 256, (8, 32, 32), dtype=torch.uint8)
+        with torch.no_grad():
+            tokens_XD = student.embed_images(pictures)
+        places_PD = student.vit.pos_embed[0, 1:].detach()  # type: ignore[index]
+        for other in (places_PD, student.word_embed.weight, student.modality_3D):
+            # Within a factor of four of the whole token; timm's 0.02 is a factor of fifty.
+            assert 0.25 < float(other.detach().std() / tokens_XD.std()) < 4
+
+    def test_a_place_has_one_code_in_pictures_and_masks_and_no_two_places_share_one(self) -> None:
+        student = small(random_init="spread", image_size=64).student
+        places_PD = student.vit.pos_embed[0, 1:].detach()  # type: ignore[index]
+        assert torch.equal(student.mask_position_PD, places_PD)
+        distances_PP = torch.cdist(places_PD, places_PD) + torch.eye(len(places_PD)) * 9
+        assert float(distances_PP.min()) > 0.5
+
+    def test_codes_of_places_are_the_published_sines_and_cosines(self) -> None:
+        code_LD = sine_cosine(torch.arange(7), 12).numpy()
+        for place in range(7):
+            for index in range(6):
+                angle = place / 10_000 ** (index / 6)
+                assert code_LD[place, index] == pytest.approx(np.sin(angle), abs=1e-6)
+                assert code_LD[place, 6 + index] == pytest.approx(np.cos(angle), abs=1e-6)
+        grid_PD = sine_cosine_2d(2, 3, 8)
+        assert torch.equal(
+            grid_PD[4], torch.cat([sine_cosine(torch.tensor([1]), 4)[0], sine_cosine(torch.tensor([1]), 4)[0]])
+        )
+        assert sine_cosine_2d(2, 2, 9).shape == (4, 9)
+
+    def test_nothing_changes_where_it_is_not_asked_for(self) -> None:
+        plain, spread = small().student.state_dict(), small(random_init="spread").student.state_dict()
+        assert plain.keys() == spread.keys()
+        assert all(plain[name].shape == spread[name].shape for name in plain)
+        assert float(plain["word_embed.weight"].std()) == pytest.approx(0.02, rel=0.05)
+
+    def test_packed_still_equals_padded(self, make_batch: Callable[..., Batch]) -> None:
+        model, batch = small(random_init="spread"), make_batch(BATCHES["all kinds"])
+        packed, padded = (loss_and_gradients(model, batch, packing)[0] for packing in ("packed", "padded"))
+        # fp32: sums in another order.
+        assert float(packed) == pytest.approx(float(padded), rel=1e-5)
 
 
 def test_folding_three_channels_into_one_is_exact() -> None:
