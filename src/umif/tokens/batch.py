@@ -129,7 +129,7 @@ def pack(examples: Sequence[Example], *, patch_size: int, step: int = 0) -> Batc
 
     def put(pictures: list[NDArray[np.uint8]], picture: NDArray[np.uint8]) -> int:
         pictures.append(picture)
-        return (len(pictures) - 1) * patches
+        return int(patches) * (len(pictures) - 1)
 
     # (table part, position within that part) of each pair's supervision, as group 1 and as group 0 see it, and of its
     # image as group 0 sees it; parts are placed once their sizes are known.
