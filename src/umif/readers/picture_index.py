@@ -13,14 +13,23 @@ MASK_FOLDERS = ("masks", "mask", "segmentations", "segmentation")
 
 
 def in_mask_folder(name: str) -> bool:
-    """Return whether a folder of this path holds masks (`COVID/masks/1.png`, `lung masks/1.png`)."""
-    return any(part.casefold().endswith(MASK_FOLDERS) for part in name.split("/")[:-1])
+    """Return whether a folder of this path holds masks (`COVID/masks/1.png`, `lung masks/1.png`).
+
+    The innermost folder that says masks or images decides: `lung segmentation/images/1.png` is an image.
+    """
+    for part in reversed(name.casefold().split("/")[:-1]):
+        if part in IMAGE_FOLDERS:
+            return False
+        if part.endswith(MASK_FOLDERS):
+            return True
+    return False
 
 
 class PictureIndex:
     """All pictures of a folder, found by their path, by its end (`a.png` for `images/a.png`), or without suffix.
 
-    The end of a path is believed only if one picture fits: two are both returned, and the reader refuses them.
+    The end of a path is believed only if one picture fits: two are both returned, and the reader refuses them. A mask
+    never stands in for a picture: what lies in a folder of masks is found only by a path that names such a folder.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -45,8 +54,7 @@ class PictureIndex:
         if depth not in self._ends:
             self._ends[depth] = self._index(depth)
         found = self._ends[depth].get(name.casefold(), [])
-        pictures = [path for path in found if not in_mask_folder(path)]
-        return tuple(pictures or found)
+        return tuple(found if in_mask_folder(name) else (path for path in found if not in_mask_folder(path)))
 
     def _index(self, depth: int) -> dict[str, list[str]]:
         ends: dict[str, list[str]] = {}

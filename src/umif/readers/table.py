@@ -45,7 +45,7 @@ class Table(Reader):
         citation="that of your data",
         images=None,
         kinds=("report", "caption", "class", "segment"),
-        how_to_get="your own: docs/own_data.md shows how, in five minutes",
+        how_to_get="your own: docs/your_data.md shows how, in five minutes",
         layout=(
             "cases.csv               (one table; .tsv and .parquet as well; columns by their usual names, such as\n"
             "                         image_path, patient_id, report, label, split)\n"

@@ -29,7 +29,7 @@ ANNOTATIONS = [
     {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 2.5, 2], "iscrowd": 0},
     {"id": 2, "image_id": 1, "category_id": 1, "bbox": [1, 1, 2.5, 2], "segmentation": [], "iscrowd": 0},
     {"id": 3, "image_id": 1, "category_id": 2, "segmentation": {"size": [3, 4], "counts": [4, 2, 1, 2, 3]}},
-    {"id": 4, "image_id": 1, "category_id": 1, "segmentation": {"size": [3, 4], "counts": "4212O"}},
+    {"id": 4, "image_id": 1, "category_id": 1, "segmentation": {"size": [3, 4], "counts": "331O2"}},
     {"id": 5, "image_id": 2, "category_id": 2, "segmentation": [[1, 2, 30, 2, 30, 40.5], [5, 5, 6, 5, 6, 6, 5, 6]]},
     {"id": 6, "image_id": 2, "category_id": 1, "segmentation": [[1, 2, 3, 4]], "bbox": [0, 0, 5, 5]},
     {"id": 7, "image_id": 2, "category_id": 1, "bbox": [0, 0, 0, 5]},
@@ -64,8 +64,8 @@ MALFORMED = (
     (FILE, "[1, 1, 2.5, 2]", '[1, 1, "2.5", 2]', TableError, "annotations[0]"),
     (FILE, '"size": [3, 4]', '"size": [4, 3]', TableError, "annotations[2]"),
     (FILE, "[4, 2, 1, 2, 3]", "[4, 2, 1, 2, 4]", TableError, "annotations[2]"),
-    (FILE, '"4212O"', '"421"', TableError, "annotations[3]"),
-    (FILE, '"4212O"', '"421 2"', TableError, "annotations[3]"),
+    (FILE, '"331O2"', '"331"', TableError, "annotations[3]"),
+    (FILE, '"331O2"', '"331 2"', TableError, "annotations[3]"),
     (FILE, "30, 40.5]", "30]", TableError, "annotations[4]"),
 )
 
