@@ -170,12 +170,12 @@ class Chexpert(Reader):
         on_disk = Pictures(self, self._folders())
         found: dict[str, Record] = {}
         for table, part, split in tables:
-            for path, row in self._rows(table, part):
-                picture = on_disk.take(path.item)
+            for named, row in self._rows(table, part):
+                picture = on_disk.take(named.item)
                 if picture is None:
-                    self.exclude(path.item, "image file is missing", row.where)
+                    self.exclude(named.item, "image file is missing", row.where)
                 else:
-                    found[path.item] = self._record(path, picture, row, split)
+                    found[named.item] = self._record(named, picture, row, split)
         for item in sorted(found):
             yield found[item]
         on_disk.exclude_rest("no row in the tables")

@@ -82,13 +82,12 @@ class Tbx11k(Reader):
                 self.exclude(item, "image file is missing", where)
             else:
                 findings = _findings(name, boxes[name], f"{path}: image {entry['id']}")
-                regions = tuple(dict.fromkeys(boxes[name]))
                 yield Record(
                     image=on_disk[name],
                     image_id=item,
                     split=split,
                     findings=findings,
-                    regions=regions,
+                    regions=tuple(dict.fromkeys(boxes[name])),
                     where=where,
                 )
 

@@ -21,7 +21,7 @@ CATEGORIES = [
 ]
 TRAIN = {1: "tb/tb0005.png", 2: "tb/tb0007.png", 3: "tb/tb1199.png", 601: "health/h0001.png", 602: "health/h0002.png"}
 VAL = {1: "sick/s0001.png", 2: "../../secret.png"}
-BOXES = [
+BOXES: list[tuple[int, int, list[float]]] = [
     (1, 1, [381.8337097167969, 126.8733901977539, 40.236907958984375, 44.565773010253906]),
     (1, 2, [1, 2, 30, 40]),
     (1, 2, [1, 2, 30, 40]),
