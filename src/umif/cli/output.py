@@ -101,6 +101,10 @@ def print_manifest(out: Path, answer: dict[str, Any]) -> None:
             f"{reader['name']}: {reader['yielded']} of {reader['seen']} read"
             + (f" (left out: {left_out})" if left_out else "")
         )
+        for note, count in reader["notes"].items():
+            print(f"  {count} × {note}")
     pairs = ", ".join(f"{count} {kind}" for kind, count in answer["pairs"].items())
     print(f"{out}: {answer['images']} images, pairs: {pairs}, quarantined: {answer['quarantined']}")
+    if unmapped := ", ".join(f"{label} ({count})" for label, count in answer["unmapped"].items()):
+        print(f"labels that the vocabulary does not know (kept under their own spelling): {unmapped}")
     print(f"fingerprint {answer['fingerprint']}")

@@ -195,6 +195,7 @@ class Table(Reader):
             image=self.root / item,
             image_id=item,
             patient=cells.key(row, "patient"),
+            patient_namespace=self._config.patient_namespace,
             study=cells.key(row, "study"),
             view=cells.view(row),
             sex=cells.sex(row),

@@ -80,6 +80,9 @@ class Cells:
         texts = []
         for columns, kind in ((self._columns.report, "report"), (self._columns.caption, "caption")):
             parts = [text for column in columns if simple(text := row[column]) not in BLANKS]
+            if any("\ufffd" in part for part in parts):
+                encoding = self._config.encoding.removesuffix("-sig")
+                self._reader.note(f"text that is no {encoding}: set encoding in {CONFIG}, such as cp1252")
             if parts:
                 source: TextSource = "notes" if "notes" in columns[0].casefold() else "report"
                 if kind == "caption":

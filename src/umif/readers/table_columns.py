@@ -21,10 +21,12 @@ SINGLE: tuple[Single, ...] = ("image", "patient", "study", "view", "sex", "age",
 USUAL: dict[str, tuple[str, ...]] = {
     "image": (
         "imagepath", "imgpath", "image", "img", "filepath", "path", "filename", "file", "imagefile", "imagefilename",
-        "imagename", "imgname", "picture", "dicompath", "dicomfile", "pngpath", "jpgpath", "imageindex", "imageid",
-        "imgid", "dicomid",
+        "imagefilepath", "imagename", "imgname", "imgfile", "picture", "picturepath", "dicompath", "dicomfile",
+        "pngpath", "jpgpath", "relativepath", "fullpath", "imageindex", "imageid", "imgid", "dicomid",
     ),
-    "patient": ("patientid", "patient", "patientnumber", "patientkey", "subjectid", "subject", "pid"),
+    "patient": (
+        "patientid", "patient", "patientnumber", "patientkey", "anonpatientid", "subjectid", "subject", "mrn", "pid",
+    ),
     "study": (
         "studyid", "study", "studyuid", "studyinstanceuid", "examid", "exam", "accession", "accessionnumber",
     ),
@@ -32,7 +34,9 @@ USUAL: dict[str, tuple[str, ...]] = {
     "sex": ("sex", "gender", "patientsex", "patientgender"),
     "age": ("age", "ageyears", "patientage", "ageatstudy"),
     "split": ("split", "subset", "partition", "set"),
-    "report": ("report", "reporttext", "fullreport", "radiologyreport", "text", "clinicalnotes", "notes"),
+    "report": (
+        "report", "reporttext", "fullreport", "radiologyreport", "reports", "text", "clinicalnotes", "notes",
+    ),
     "caption": ("caption", "imagecaption", "figurecaption", "captions", "description"),
     "labels": (
         "labels", "label", "findinglabels", "findinglabel", "finding", "classes", "class", "classname", "diagnoses",

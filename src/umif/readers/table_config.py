@@ -130,6 +130,9 @@ class TableConfig(Config):
     strip_prefix: str = Field("", description="Beginning of picture and mask paths that is left out")
     delimiter: str | None = Field(None, description="One character or 'tab'; found in the header unless told")
     encoding: str = Field("utf-8-sig", description="Encoding of the table, such as cp1252")
+    patient_namespace: str | None = Field(
+        None, min_length=1, description="Dataset whose patients these are, such as nih-chestxray14"
+    )
     columns: ColumnNames = ColumnNames()
     findings: Annotated[dict[str, str], BeforeValidator(_named)] = Field({}, description="Columns of one finding each")
     masks: dict[str, str] = Field({}, description="Column of mask paths → what they show")

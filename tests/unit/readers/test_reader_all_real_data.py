@@ -1,4 +1,4 @@
-"""All of the sample data: each picture below a dataset's folder is yielded, used as a mask, or excluded with a reason."""
+"""All sample data: each picture below a dataset's folder is yielded, used as a mask, or excluded with a reason."""
 
 from __future__ import annotations
 
