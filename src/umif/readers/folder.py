@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # Classes that state that nothing is found, so that every other class of the same folder is absent.
 NORMAL = frozenset({"normal", "healthy", "health", "no finding", "no findings"})
 _NEGATED = re.compile(r"(?:not?|non|without)\s+(.+)")
+_HIDDEN = (".", "__")  # such as .thumbnails and __MACOSX
 _NO_CLASSES = frozenset({*IMAGE_FOLDERS, *MASK_FOLDERS, "labels", "annotations"})
 
 
@@ -56,13 +57,14 @@ class Folder(Reader):
         splits = self._splits()
         for relative, path in pictures(self, self.root):
             split, parts = None, relative.split("/")
+            if any(part.startswith(_HIDDEN) for part in parts[:-1]):
+                self.exclude(relative, "folder is hidden")
+                continue
             if splits and len(parts) > 1:
                 split, parts = SPLITS[parts[0].casefold()], parts[1:]
             label = parts[0].strip()
             if len(parts) < 2:
                 self.exclude(relative, "picture is in no class folder")
-            elif any(part.startswith(".") for part in parts):
-                self.exclude(relative, "folder is hidden")
             elif in_mask_folder("/".join(parts[1:])):
                 self.exclude(relative, "folder holds masks")
             elif not label:
@@ -81,7 +83,7 @@ class Folder(Reader):
 
     def _splits(self) -> bool:
         """Whether the upper folders are official splits; all of those that hold folders must then be."""
-        folders = sorted(p.name for p in self.root.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
+        folders = sorted(p.name for p in self.root.iterdir() if p.is_dir() and not p.name.startswith(_HIDDEN))
         splits = [name for name in folders if name.casefold() in SPLITS]
         if splits and len(splits) < len(folders):
             other = next(name for name in folders if name.casefold() not in SPLITS)
