@@ -25,6 +25,11 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
+def joined(block: str) -> list[str]:
+    """Lines, those that end with a backslash in one with the next."""
+    return re.sub(r"\\\n\s*", "", block).splitlines()
+
+
 def command_lines(page: Path) -> list[str]:
     """Lines of code blocks that call umif, without prompt and comment."""
     text = page.read_text(encoding="utf-8")
@@ -32,7 +37,7 @@ def command_lines(page: Path) -> list[str]:
         *re.findall(r"^```console\n(.*?)^```$", text, re.MULTILINE | re.DOTALL),
         *re.findall(r"^ {4}(.*)$", text, re.M),
     ]
-    lines = [line.removeprefix("$ ").strip() for block in shown for line in block.splitlines()]
+    lines = [line.removeprefix("$ ").strip() for block in shown for line in joined(block)]
     return [line for line in lines if line.startswith("umif ") and "[" not in line and "…" not in line]
 
 
@@ -78,7 +83,7 @@ def test_blocks_and_command_lines_run_one_after_the_other(
         if language == "python":
             exec(compile(block, str(page), "exec"), names)  # the project's own docs
             continue
-        for line in block.splitlines():
+        for line in joined(block):
             _, *arguments = shlex.split(line.removeprefix("$ "))
             result = CliRunner().invoke(app, spread_lists(arguments))
             assert result.exit_code == 0, f"{line}: {result.output} {result.exception}"

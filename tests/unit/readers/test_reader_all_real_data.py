@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,8 +15,6 @@ from umif.language import vocabulary
 from umif.readers.folders import PICTURE_SUFFIXES
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from umif.readers.base import Reader, Record
 
 # Folder of the sample data → (reader, the root it takes there).
@@ -39,13 +40,7 @@ OTHERS = {"openi-indiana-reports", "csv_layouts", "originals"}
 # the account notes one by one.
 FULL_SIZE_COPIES = "masks_full/"
 LEFT_OUT_WITH_THEIR_IMAGE = {"covid-chestxray": ("annotations/", "lung region of an image that is not read")}
-ORIGINALS = """file,patient,finding
-nih-chestxray14/00005435_000.png,5435,
-nih-chestxray14/txv_00000001_000.png,1,Cardiomegaly
-nih-chestxray14/txv_00027426_000.png,27426,
-siim_MONOCHROME2_8bit_jpegbaseline.dcm,siim,
-siim_same_pixels_tagged_MONOCHROME1.dcm,siim,
-"""
+DOCS = Path(__file__).resolve().parents[3] / "docs" / "readers.md"
 
 
 def read(name: str, root: Path) -> tuple[list[Record], Reader]:
@@ -95,19 +90,21 @@ def test_vocabulary_knows_every_label(real_data: Path, name: str) -> None:
     assert [label for label in sorted(raw) if vocabulary().find(label) is None] == []
 
 
-def test_single_files_without_a_table_are_read_through_a_table_of_ones_own(real_data: Path, tmp_path: Path) -> None:
+def test_single_files_without_a_table_are_read_through_the_table_that_the_docs_show(
+    real_data: Path, tmp_path: Path
+) -> None:
     root = real_data / "originals"
-    (tmp_path / "originals.csv").write_text(ORIGINALS)
-    (tmp_path / "umif-table.yaml").write_text(f"image_root: {root}\n")
+    shown = re.search(r"^    image,patient,label\n(?:    .+\n)+\n(?:    .+\n)+", DOCS.read_text(encoding="utf-8"), re.M)
+    assert shown is not None
+    rows, config = textwrap.dedent(shown[0]).split("\n\n")
+    (tmp_path / "originals.csv").write_text(rows + "\n")
+    (tmp_path / "umif-table.yaml").write_text(config.replace("$DATA", str(real_data)))
     records, reader = read("table", tmp_path / "originals.csv")
-    assert {record.image.relative_to(root).as_posix() for record in records} == {
-        line.split(",")[0] for line in ORIGINALS.splitlines()[1:]
-    }
-    left_out = {exclusion.item: exclusion.reason for exclusion in reader.account.exclusions}
-    assert left_out.keys() == {path.relative_to(root).as_posix() for path in root.rglob("*") if picture(path)} - {
-        record.image_id for record in records
-    }
-    assert left_out["ct_abdomen_12bit_bigendian_rescale.dcm"] == "no row in originals.csv"
+    assert [record.image_id for record in records] == sorted(line.split(",")[0] for line in rows.splitlines()[1:])
+    assert reader.account.excluded == {"no row in originals.csv": 1}
+    everything = {path.relative_to(root).as_posix() for path in root.rglob("*") if picture(path)}
+    assert everything - {record.image_id for record in records} == {"ct_abdomen_12bit_bigendian_rescale.dcm"}
+    assert {record.patient for record in records if "nih" in record.image_id} == {"00005435", "00000001", "00027426"}
 
 
 def picture(path: Path) -> bool:
