@@ -15,7 +15,7 @@ from umif.readers.folders import PICTURE_SUFFIXES, is_file, pictures, relative_n
 from umif.readers.picture_index import IMAGE_FOLDERS, MASK_FOLDERS, PictureIndex
 from umif.readers.table_cells import Cells
 from umif.readers.table_columns import USUAL, find_columns
-from umif.readers.table_config import BLANKS, CONFIG, load_config, simple
+from umif.readers.table_config import CONFIG, is_blank, load_config
 from umif.readers.table_files import TABLES, read_header, read_rows
 
 if TYPE_CHECKING:
@@ -75,6 +75,10 @@ class Table(Reader):
         if os.path.commonpath(roots) != roots[0]:
             self._images, self._masks = Path(roots[1]), Path(roots[2])
             self.root = Path(os.path.commonpath(roots[1:]))
+        base = self._inside(self._images)
+        self._base = (
+            "" if base == "." else f"{base}/"
+        )  # of the pictures within the root; text, since asked for each row
         self._index = PictureIndex(())
         self._found_masks = 0
         self._lost_mask: tuple[Row, str] | None = None
@@ -162,7 +166,9 @@ class Table(Reader):
         prefix = self._config.strip_prefix
         if prefix and text.startswith(prefix):
             text = text[len(prefix) :].lstrip("/\\")
-        return relative_name(text.removeprefix(os.path.abspath(folder) + os.sep))  # noqa: PTH100
+        if text.startswith(os.sep):
+            text = text.removeprefix(os.path.abspath(folder) + os.sep)  # noqa: PTH100
+        return relative_name(text)
 
     def _picture(self, row: Row, cells: Cells, missing: dict[str, Row]) -> str | None:
         """Return the picture of a row, as its path within the root; else exclude the row, or add it to `missing`."""
@@ -174,9 +180,10 @@ class Table(Reader):
         if name is None:
             self.exclude(f"{row.where} {text!a}", "path leaves the folder", row.where)
             return None
-        found = self._index.find(name, [self._inside(self._images / one / name) for one in ("", *IMAGE_FOLDERS)])
+        item = f"{self._base}{name}"
+        found = self._index.find(name, [item, *(f"{self._base}{folder}/{name}" for folder in IMAGE_FOLDERS)])
         if not found and is_file(self._images / name):  # such as DICOM files without a suffix
-            found = (self._inside(self._images / name),)
+            found = (item,)
         if len(found) > 1:
             raise row.error(
                 f"{text!r} may be {found[0]!r} or {found[1]!r}",
@@ -184,7 +191,6 @@ class Table(Reader):
             )
         if found:
             return found[0]
-        item = self._inside(self._images / name)
         if missing.setdefault(item, row) is not row:
             self.note("repeated row of a missing picture")
         return None
@@ -210,7 +216,7 @@ class Table(Reader):
     def _regions(self, row: Row, item: str, columns: Columns, findings: dict[str, Finding]) -> Iterator[Region]:
         for column, name in columns.masks.items():
             for text in re.split(f"[{re.escape(self._config.separators)}]", row[column]):
-                if simple(text) in BLANKS:
+                if is_blank(text):
                     continue
                 path = self._mask(row, item, text.strip())
                 if path is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from umif.readers.base import Finding, LabelState, Text
 from umif.readers.patients import parse_age, parse_sex
 from umif.readers.table_columns import SPLITS
-from umif.readers.table_config import BLANKS, CONFIG, STATES, simple
+from umif.readers.table_config import CONFIG, STATES, is_blank, simple
 
 if TYPE_CHECKING:
     from umif.readers.base import Reader, Split, TextSource
@@ -35,7 +35,7 @@ class Cells:
         """Return the cell of a column that a picture has one of; `None` if it is blank or there is no such column."""
         column = self._columns.single.get(kind)
         text = row[column] if column is not None else ""
-        return None if simple(text) in BLANKS else text
+        return None if is_blank(text) else text
 
     def key(self, row: Row, kind: Literal["patient", "study"]) -> str | None:
         """Return the key of a patient or study; `12.0`, as blanks elsewhere in a column make of 12, is `12`."""
@@ -79,7 +79,7 @@ class Cells:
         """Return report and caption, where there are any."""
         texts = []
         for columns, kind in ((self._columns.report, "report"), (self._columns.caption, "caption")):
-            parts = [text for column in columns if simple(text := row[column]) not in BLANKS]
+            parts = [text for column in columns if not is_blank(text := row[column])]
             if any("\ufffd" in part for part in parts):
                 encoding = self._config.encoding.removesuffix("-sig")
                 self._reader.note(f"text that is no {encoding}: set encoding in {CONFIG}, such as cp1252")
@@ -99,7 +99,8 @@ class Cells:
         """
         found: dict[str, Finding] = {}
         for column, name in self._columns.findings.items():
-            state = self._states.get(simple(row[column]))
+            cell = row[column]
+            state = self._states.get(cell) or self._states.get(simple(cell))
             if state is None:
                 raise row.error(
                     f"{column!r} holds {row[column]!r} where 1, 0, -1 or a blank belongs",
@@ -139,14 +140,14 @@ class Cells:
             text = part.strip().strip("'\"").strip()
             name = self._config.values.labels.get(simple(text))
             if name is None:
-                name = "" if simple(text) in BLANKS else text
+                name = "" if is_blank(text) else text
                 self._check_name(row, column, name)
             if name:
                 names[name] = None
         return list(names)
 
     def _check_name(self, row: Row, column: str, name: str) -> None:
-        if _NUMBER.fullmatch(name) or (name and simple(name) in STATES and simple(name) not in BLANKS):
+        if _NUMBER.fullmatch(name) or (simple(name) in STATES and not is_blank(name)):
             raise row.error(
                 f"{column!r} holds {name!r}, which names no finding",
                 fix=f"say what it means in {CONFIG}:  values: {{labels: {{{name}: Pneumonia}}}}  or, if the column is "

@@ -17,6 +17,8 @@ CONFIG = "umif-table.yaml"
 _NEARLY = re.compile(r"umif[-_ ]?tables?\.ya?ml", re.IGNORECASE)
 # What cells hold where there is nothing; the words are what pandas, R and databases write.
 BLANKS = frozenset({"", "nan", "na", "n/a", "<na>", "nat", "none", "null"})
+_TOO_LONG_FOR_BLANK = 20  # characters, so that reports are not searched for it
+_WHOLE = re.compile(r"-?\d+\.0+")
 STATES: dict[str, LabelState] = {
     **dict.fromkeys(("1", "yes", "y", "true", "t", "present", "positive", "pos"), LabelState.PRESENT),
     **dict.fromkeys(("0", "no", "n", "false", "f", "absent", "negative", "neg"), LabelState.ABSENT),
@@ -28,7 +30,12 @@ STATES: dict[str, LabelState] = {
 def simple(text: str) -> str:
     """Return a cell as it is looked up: without capitals, and `1.0` as `1`."""
     text = text.strip().casefold()
-    return re.sub(r"(?<=\d)\.0+$", "", text) if re.fullmatch(r"-?\d+\.0+", text) else text
+    return text.partition(".")[0] if text.endswith("0") and _WHOLE.fullmatch(text) else text
+
+
+def is_blank(text: str) -> bool:
+    """Return whether a cell holds nothing, or a word for it."""
+    return len(text) < _TOO_LONG_FOR_BLANK and simple(text) in BLANKS
 
 
 def _texts(value: Any) -> tuple[str, ...]:
