@@ -15,6 +15,7 @@ from umif.corpus.regions import decode_runs
 from umif.errors import LayoutError, TableError
 from umif.readers.coco import Coco, split_of
 from umif.readers.coco_regions import decode_counts
+from umif.readers.covid_chestxray import BOXES, CovidChestxray
 from umif.readers.tbx11k import Tbx11k
 
 if TYPE_CHECKING:
@@ -272,3 +273,15 @@ def test_real_boxes_are_those_of_the_datasets_own_reader(real_data: Path) -> Non
         item: record.regions for item, record in expected.items()
     }
     assert sum(len(record.regions) for record in records.values()) > 0
+
+
+def test_real_lung_boxes_are_those_of_the_datasets_own_reader(real_data: Path, tmp_path: Path) -> None:
+    root = real_data / "covid-chestxray-dataset"
+    (tmp_path / "images").symlink_to(root / "images")
+    (tmp_path / "boxes.json").write_bytes((root / BOXES).read_bytes())
+    records, _ = read(tmp_path)
+    expected = {record.image_id: record for record in CovidChestxray(root).read()}
+    boxes = {item: {r for r in record.regions if r.shape == "box"} for item, record in expected.items()}
+    found = {item: set(record.regions) for item, record in records.items() if item in expected}
+    assert found == {item: regions for item, regions in boxes.items() if item in found}
+    assert sum(map(len, found.values())) == sum(map(len, boxes.values())) == 236

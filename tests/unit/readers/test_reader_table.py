@@ -11,6 +11,8 @@ import pytest
 
 from umif.errors import ConfigError, LayoutError, TableError, UmifError
 from umif.readers.base import Finding, LabelState, Record, Text
+from umif.readers.nih_chestxray14 import NihChestxray14
+from umif.readers.rsna_pneumonia import RsnaPneumonia
 from umif.readers.table import Table
 from umif.readers.table_columns import USUAL, USUAL_FINDINGS, plain
 from umif.readers.table_config import CONFIG
@@ -484,3 +486,31 @@ def test_rows_of_one_picture_that_contradict_name_both_lines(root: Path, row: st
     assert words in str(caught.value)
     assert str(caught.value.where).endswith("cases.csv:3")
     assert "cases.csv:2" in str(caught.value)
+
+
+# Published tables, against their own readers
+
+
+def test_the_table_of_nih_gives_what_its_own_reader_gives(real_data: Path, tmp_path: Path) -> None:
+    root = real_data / "nih-chestxray14"
+    (tmp_path / "entries.csv").write_bytes((root / "Data_Entry_2017_v2020.csv").read_bytes())
+    (tmp_path / CONFIG).write_text(f"image_root: {root}/images\n")
+    records, _ = read(tmp_path)
+    expected = {record.image.name: record for record in NihChestxray14(root).read()}
+    assert {record.image.name for record in records.values()} == expected.keys()
+    for record in records.values():
+        theirs = expected[record.image.name]
+        assert states(record) == states(theirs)
+        assert (record.view, record.sex, record.age_years) == (theirs.view, theirs.sex, theirs.age_years)
+        assert int(record.patient or "") == int(theirs.patient or "")
+
+
+def test_the_table_of_rsna_gives_what_its_own_reader_gives(real_data: Path, tmp_path: Path) -> None:
+    root = real_data / "rsna-pneumonia-detection"
+    (tmp_path / "labels.csv").write_bytes((root / "stage_2_train_labels.csv").read_bytes())
+    config = f"image_root: {root}\ncolumns: {{image: patientId}}\nfindings: {{Target: Lung Opacity}}\n"
+    (tmp_path / CONFIG).write_text(config)
+    records, reader = read(tmp_path)
+    expected = {record.image: states(record)["Lung Opacity"] for record in RsnaPneumonia(root).read()}
+    assert {record.image: states(record)["Lung Opacity"] for record in records.values()} == expected
+    assert reader.account.notes["repeated row, nothing new"] > 0, "a row for each box"
