@@ -37,19 +37,24 @@ class LabelState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One label of one image: the dataset's own spelling and its state."""
+    """One label of one image: the dataset's own spelling and its state, and where it is seen if that is said.
+
+    `locations` is not in `repr`, as a corpus does not store it: what it holds of a record stays the same.
+    """
 
     name: str
     state: LabelState
+    locations: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text about an image; `source` tells whether a person wrote it."""
+    """A text about an image; `source` tells whether a person wrote it, `language` (ISO 639-1) in which language."""
 
     kind: TextKind
     text: str
     source: TextSource
+    language: str = field(default="en", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
