@@ -122,8 +122,15 @@ class Brax(Reader):
 
 
 def _item(row: Row) -> str:
-    """Return the image's id: its path as PNG, or as DICOM where the table has no PNG."""
-    return row[PATHS[PNG]] or row[PATHS[DICOM]]
+    """Return the image's id: its path without the first folder and the suffix, which differ between the copies."""
+    raw = row[PATHS[PNG]] or row[PATHS[DICOM]]
+    name = relative_name(raw)
+    if name is None:  # leaves the folder, and is excluded by its whole path
+        return raw
+    folder, _, item = _stem(name).partition("/")
+    if folder not in PATHS or not item:
+        raise row.error(f"the path is {raw!r:.80}", fix=f"expected {PNG}/id_<PatientID>/… or {DICOM}/id_<PatientID>/…")
+    return item
 
 
 def _stem(name: str) -> str:

@@ -78,7 +78,7 @@ class NihChestxray14(Reader):
             "of the radiologists' labels the part `test` is in the official test list, the part `val` is not",
         ),
         excluded="images without a row in the table; rows whose file is missing",
-        checked_against="772 images of 537 patients, 39 boxes, both official lists and radiologists' labels of 32 images",
+        checked_against="772 images of 537 patients, 39 boxes, both lists and radiologists' labels of 32",
     )
 
     def records(self) -> Iterator[Record]:
