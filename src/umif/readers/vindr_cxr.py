@@ -112,7 +112,8 @@ class VindrCxr(Reader):
 
     def _pictures(self, folder: str) -> dict[str, tuple[str, Path]]:
         found: dict[str, tuple[str, Path]] = {}
-        for relative, path in pictures(self, self.require(folder)):
+        native = _SUFFIXES[0]  # preferred to a copy of another name
+        for relative, path in sorted(pictures(self, self.require(folder)), key=lambda p: p[1].suffix.lower() != native):
             if path.suffix.lower() not in _SUFFIXES:
                 self.exclude(relative, "no DICOM file: boxes would not fit")
             elif found.setdefault(path.stem, (relative, path))[1] is not path:
