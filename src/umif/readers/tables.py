@@ -105,7 +105,9 @@ def read_table(
 
 
 def _open(path: Path) -> IO[bytes]:
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+    if path.suffix == ".gz":
+        return gzip.GzipFile(path)  # type: ignore[return-value] # lacks only methods that are not used here
+    return path.open("rb")
 
 
 def _rows(

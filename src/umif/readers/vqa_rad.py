@@ -106,6 +106,7 @@ class VqaRad(Reader):
 
     def _tables(self) -> list[tuple[Path, Split | None]]:
         found = {path.name: path for path in sorted(self.root.rglob("*.json"), reverse=True)}
+        parts: list[tuple[Path, Split | None]]
         parts = [(found[name], split) for name, split in PARTS.items() if name in found]
         if not parts:
             if PUBLIC not in found:
