@@ -109,8 +109,8 @@ class Record:
         view: `PA`, `AP`, `LATERAL`, … as the dataset spells it; `None` = not stated.
         sex: `F`, `M` or `None`.
         split: The dataset's official split, if it has one.
-        questions: Questions with answers. Not in `repr`, as a corpus does not store them: what it holds of a record
-            stays the same with them or without.
+        questions: Questions with answers. Not in `repr`: a corpus knows unchanged records by it, and those without
+            questions are to stay what they were.
         where: `file:line` that the labels came from.
     """
 

@@ -19,7 +19,8 @@ _RADIOGRAPH = re.compile(
 )
 _OTHER = re.compile(
     r"\b(ct|cta|cect|hrct|cbct|ct-?scans?|computed|computeri[sz]ed|tomogra\w*|mr[ia]?|mrcp|magnetic resonance"
-    r"|t[12][ -]?w(eighted|i)?|ultraso\w*|sonogra\w*|echo(cardio\w*)?|doppler|pet|spect|scintigra\w*|\w*angiogra\w*|venogra\w*|arteriogra\w*"
+    r"|t[12][ -]?w(eighted|i)?"
+    r"|ultraso\w*|sonogra\w*|echo(cardio\w*)?|doppler|pet|spect|scintigra\w*|\w*angiogra\w*|venogra\w*|arteriogra\w*"
     r"|aortogra\w*|\w*cholangio\w*gra\w*|urogra\w*|myelogra\w*|fluoroscop\w*|barium|endosc\w*|bronchosc\w*|colonosc\w*"
     r"|histolog\w*|\w*histopath\w*|patholog(y|ical) (specimen|section)s?|photogra\w*|\w*micrograph\w*|microscop\w*"
     r"|mammogra\w*|dexa|absorptiometr\w*|densitometr\w*|scans?|scout|diffract\w*|crystal\w*|autoradiogra\w*"
