@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from contextlib import closing
 from sys import intern
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -31,6 +32,8 @@ LABELS = tuple(sorted(FINDINGS))
 TEST_LABELS = tuple("Airspace Opacity" if name == "Lung Opacity" else name for name in LABELS if name != "No Finding")
 SPLITS: dict[str, Split] = {"train": "train", "validate": "val", "test": "test"}
 NO_REPORT = "image without a report file"
+NO_LABELS = "image of a study without labels"
+NO_PART = "image without an official part"
 _ID_COLUMNS = ("subject_id", "study_id", "dicom_id")
 _IDS = {
     "subject_id": (re.compile(SUBJECT), "eight digits that begin with 1"),
@@ -97,9 +100,9 @@ class MimicReader(Reader):
         for dicom_id in sorted(images):
             self.exclude(dicom_id, "image file is missing", f"{table}:{images[dicom_id].line}")
 
+    @abstractmethod
     def images(self, folders: list[Path]) -> tuple[dict[str, _Image], str]:
         """Return the ids that the form's own table lists, and the table's name."""
-        raise NotImplementedError
 
     def table(self, folders: list[Path], stem: str) -> Path:
         """Return a table that must be there.
@@ -194,6 +197,10 @@ class MimicReader(Reader):
         table: str,
     ) -> Record:
         known = labels.get(image.study)
+        if labels and known is None:
+            self.note(NO_LABELS)
+        if splits and dicom_id not in splits:
+            self.note(NO_PART)
         return Record(
             image=path,
             image_id=dicom_id,

@@ -52,6 +52,7 @@ _VIEWS = (
 
 # MIMIC writes ___ for what was taken out, its predecessors [** … **], Open-i XXXX.
 _MARK = re.compile(r"\[\*\*.*?\*\*\]|_{2,}|\bX{4,}\b", re.DOTALL)
+_WORD = re.compile(r"[^\W_]")
 _NUMBER = re.compile(r"(?:\A|(?<=[.;:!?])|\n)\s*(\d{1,2})[.)]\s+")
 _EMPTY_BRACKETS = re.compile(r"[(\[]\s*[,.;:/-]?\s*[)\]]")
 _BEFORE_POINT = re.compile(r"\s+([.,;:!?)])")
@@ -132,7 +133,7 @@ def describe(report: str) -> Described:
 
     INDICATION, COMPARISON, TECHNIQUE and the like say nothing of the picture.
     """
-    if not any(character.isalnum() for character in report):
+    if _WORD.search(report) is None:
         return Described(None, BLANK)
     sections = split_sections(report)
     if "findings" in sections or "impression" in sections:
@@ -162,15 +163,24 @@ def clean_passage(text: str) -> str:
         >>> clean_passage(" 1.  Clear lungs since ___.\\n 2. No\\n effusion.")
         'Clear lungs since. No effusion.'
     """
-    text = _drop_numbers(_MARK.sub(" ", text))
-    text = _EMPTY_BRACKETS.sub(" ", text)
-    text = _BEFORE_POINT.sub(r"\1", " ".join(text.split()))
-    text = _POINTS.sub(lambda match: "." if "." in match[0] else match[1], text)
+    plain = _drop_marks(text)
+    text, holes = " ".join(_drop_numbers(plain).split()), plain != text
+    if holes:
+        text = " ".join(_EMPTY_BRACKETS.sub(" ", text).split())
+        text = _POINTS.sub(lambda match: "." if "." in match[0] else match[1], _BEFORE_POINT.sub(r"\1", text))
     return text.strip(" ,;:-").removeprefix(".").strip()
+
+
+def _drop_marks(text: str) -> str:
+    if "____" not in text:
+        text = text.replace("___", " ")  # MIMIC's own, which are many; a pattern is slow
+    return _MARK.sub(" ", text) if any(mark in text for mark in ("__", "XXXX", "[**")) else text
 
 
 def _drop_numbers(text: str) -> str:
     """Take out `1.`, `2.`, … where they count points; a number out of turn belongs to a sentence."""
+    if "1." not in text and "1)" not in text:
+        return text
     expected = 1
 
     def drop(match: re.Match[str]) -> str:

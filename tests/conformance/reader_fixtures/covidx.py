@@ -69,3 +69,4 @@ def build(root: Path) -> None:
     for name in _PICTURES:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.arange(80, dtype=np.uint8).reshape(8, 10)).save(root / name)
+    (root / _PICTURES[0]).write_bytes(b"no picture at all")

@@ -124,6 +124,7 @@ def build(root: Path) -> None:
         path = root / "files" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.arange(80, dtype=np.uint8).reshape(8, 10)).save(path)
+    (root / "files" / _FILES[2]).write_bytes(b"no picture at all")
     (root / "files" / "p19" / "p19999999" / "s59999994" / "index.html").write_text("<html>")
     for name, report in REPORTS.items():
         (root / "files" / "p19" / f"p{name}.txt").write_text(report)
