@@ -10,11 +10,12 @@ from umif.config import register
 from umif.errors import LayoutError
 from umif.readers.base import Card, Finding, LabelState, Reader, Record, Region, Text
 from umif.readers.folders import pictures, relative_name
+from umif.readers.report_text import describe_sections, split_sections
 from umif.readers.siim_acr_pneumothorax import alternating_runs, relative_spans
 from umif.readers.tables import read_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from umif.readers.tables import Row
@@ -107,11 +108,7 @@ class CandidPtx(Reader):
         return found
 
     def _record(self, key: str, path: Path, rows: list[Row], patient: str, masks: dict[str, tuple[int, ...]]) -> Record:
-        reports = dict.fromkeys(text for row in rows if (text := row["Report"]))
-        if len(reports) > 1:
-            self.note("image with two reports: both are kept")
-        if not reports:
-            self.note("image without a report")
+        reports = self._reports(dict.fromkeys(row["Report"] for row in rows))
         state = {True: LabelState.PRESENT, False: LabelState.ABSENT}
         return Record(
             image=path,
@@ -123,6 +120,22 @@ class CandidPtx(Reader):
             regions=tuple(Region(name, "rle", runs=runs, frame=FRAME) for name, runs in masks.items() if runs),
             where=rows[0].where,
         )
+
+    def _reports(self, cells: Iterable[str]) -> dict[str, None]:
+        """Return what the reports of an image say of it; why one says nothing is a note."""
+        reports: dict[str, None] = {}
+        for cell in cells:
+            sections = split_sections(cell)
+            # Most are plain text; what stands under INDICATION and the like says nothing of the picture.
+            headed = "findings" in sections or "impression" in sections
+            text, missing = describe_sections(sections if headed else {"findings": cell})
+            if text is not None:
+                reports[text] = None
+            elif missing is not None:
+                self.note(missing)
+        if len(reports) > 1:
+            self.note("image with two reports: both are kept")
+        return reports
 
     def _runs(self, rows: list[Row], column: str) -> tuple[int, ...]:
         """Return all masks of an image as one list of alternating run lengths; empty for none.

@@ -12,6 +12,7 @@ from umif.readers.base import Card, Finding, LabelState, Reader, Record, Text
 from umif.readers.chexpert import FINDINGS, NAMESPACE, Pictures, parse_adult_age, parse_path
 from umif.readers.patients import parse_sex
 from umif.readers.repeated_rows import unique_rows
+from umif.readers.report_text import describe_sections
 from umif.readers.tables import read_table
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from umif.readers.base import Split
     from umif.readers.chexpert import ImagePath
+    from umif.readers.report_text import Described
     from umif.readers.tables import Row
 
 TABLE = "df_chexpert_plus_240401.csv"
@@ -38,8 +40,9 @@ _STATES = {1.0: LabelState.PRESENT, 0.0: LabelState.ABSENT, -1.0: LabelState.UNC
 class ChexpertPlus(Reader):
     """Reader of CheXpert Plus, as PNG or DICOM files; the table writes `.jpg` for either.
 
-    A report's text is its findings and its impression. The patient is the number in the path, as in CheXpert v1.0;
-    `deid_patient_id` counts differently and is not read. The part `valid` is `val`.
+    A report's text is its findings and its impression; one that says nothing is left out with a reason. The patient
+    is the number in the path, as in CheXpert v1.0; `deid_patient_id` counts differently and is not read. The part
+    `valid` is `val`.
     """
 
     card: ClassVar[Card] = Card(
@@ -103,9 +106,9 @@ class ChexpertPlus(Reader):
     def _record(self, path: ImagePath, picture: Path, row: Row, findings: tuple[Finding, ...] | None) -> Record:
         if findings is None:
             self.note("image without labels")
-        text = description(row)
-        if not text:
-            self.note("image whose report has neither findings nor impression")
+        text, missing = description(row)
+        if missing is not None:
+            self.note(missing)
         return Record(
             image=picture,
             image_id=path.item,
@@ -122,14 +125,17 @@ class ChexpertPlus(Reader):
         )
 
 
-def description(row: Row) -> str:
-    """Return the sections of a report that describe the picture, one a line; empty if there are none."""
-    parts = dict.fromkeys(" ".join(row[column].split()) for column in DESCRIPTION)
-    kept = [part for part in parts if any(character.isalnum() for character in part)]
-    if kept:
-        return "\n".join(kept)
-    summary = " ".join(row.get(STAND_IN).split())
-    return summary if any(character.isalnum() for character in summary) else ""
+def description(row: Row) -> Described:
+    """Return the sections of a report that describe the picture, cleaned, or why they say nothing.
+
+    The summary stands in where neither says anything.
+    """
+    findings, impression = (row[column] for column in DESCRIPTION)
+    described = describe_sections({"findings": findings, "impression": impression})
+    if described.text is None and row.get(STAND_IN):
+        summary = describe_sections({"findings": row[STAND_IN]})
+        described = described if summary.text is None else summary
+    return described
 
 
 def _read_labels(path: Path) -> dict[str, tuple[Finding, ...]]:

@@ -133,6 +133,23 @@ def test_candid_absence_from_a_table_is_a_negative_and_a_missing_table_is_none(t
     assert [region.finding for region in second.regions] == ["chest tube"]
 
 
+@pytest.mark.parametrize(
+    ("report", "texts"),
+    [
+        ("Small apical\npneumothorax.", ["Small apical pneumothorax."]),
+        ("XR CHEST\n\nINDICATION: Fall.\n\nFINDINGS: Clear lungs.", ["Clear lungs."]),
+        ("As above.", []),
+        ("", []),
+    ],
+)
+def test_candid_report_is_what_it_says_of_the_picture(tmp_path: Path, report: str, texts: list[str]) -> None:
+    reader = candid(tmp_path, ("1.2.3", "9", "P1_2011", "-1", report))
+    (record,) = reader.read()
+    assert [text.text for text in record.texts] == texts
+    reasons = reader.account.notes.keys() & {"report has no text", "report only refers to another text"}
+    assert len(reasons) == (not texts)
+
+
 def test_candid_patient_begins_the_file_name(tmp_path: Path) -> None:
     (record,) = candid(tmp_path, ("1.2.3", "9", "P123_2011-05-06_2", "-1", "Text.")).read()
     assert (record.patient, record.study, record.image_id) == ("P123", "9", "1.2.3")

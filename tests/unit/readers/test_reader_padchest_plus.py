@@ -58,16 +58,20 @@ def sections(**cells: str) -> Row:
 @pytest.mark.parametrize(
     ("cells", "text"),
     [
-        ({"section_findings": "A.\n  B.", "section_impression": "C."}, "A. B.\nC."),
+        ({"section_findings": "A\n  b.", "section_impression": "1. C. 2. D."}, "A b.\nC. D."),
         ({"section_impression": "C."}, "C."),
         ({"section_findings": "C.", "section_impression": " C. "}, "C."),
-        ({"section_findings": " . ", "section_summary": "S"}, "S"),
-        ({"section_impression": "C.", "section_summary": "S"}, "C."),
-        ({"section_summary": " - "}, ""),
+        ({"section_findings": " . ", "section_summary": "Normal"}, "Normal"),
+        ({"section_findings": "As above.", "section_impression": "C."}, "C."),
+        ({"section_impression": "C.", "section_summary": "Normal"}, "C."),
+        ({"section_summary": " - "}, None),
+        ({"section_impression": "No change."}, None),
     ],
 )
-def test_description_is_findings_and_impression(cells: dict[str, str], text: str) -> None:
-    assert description(sections(**cells)) == text
+def test_description_is_findings_and_impression(cells: dict[str, str], text: str | None) -> None:
+    described = description(sections(**cells))
+    assert described.text == text
+    assert (described.reason is None) == (text is not None)
 
 
 PLUS_COLUMNS = (
