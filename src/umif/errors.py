@@ -94,6 +94,10 @@ class StorageError(UmifError):
     """The disk refused a write (full, read-only, gone)."""
 
 
+class EndpointError(UmifError):
+    """A language model's endpoint that cannot be used: no right, no such model, or it keeps failing."""
+
+
 class LoaderError(UmifError):
     """Worker processes that made batches died, hung or failed, and starting them again did not help."""
 

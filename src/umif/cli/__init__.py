@@ -18,6 +18,7 @@ import typer
 from umif import __version__
 from umif.cli.arguments import dataset_source, percent, spread_lists
 from umif.cli.output import plain, print_card, print_cards, print_json, print_manifest, standard_output
+from umif.cli.texts import texts
 from umif.errors import UmifError
 
 if TYPE_CHECKING:
@@ -108,6 +109,9 @@ def prepare(
         typer.Option(help="Keep datasets' own test and validation images, or place all patients by a hash."),
     ] = "official",
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores unless told.")] = None,
+    added: Annotated[
+        list[Path] | None, typer.Option("--texts", metavar="FILE", help="Add reports that 'umif texts' wrote.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a corpus that is there already.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -124,12 +128,16 @@ def prepare(
             workers=workers,
             overwrite=overwrite,
             progress=True,
+            texts=added or (),
         )
     answer = manifest.model_dump(mode="json")
     if as_json:
         print_json(answer)
     else:
         print_manifest(out, answer)
+
+
+app.command()(texts)
 
 
 @app.command()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from umif.corpus.progress import Bar
+    from umif.corpus.texts import GeneratedTexts
     from umif.readers.base import Account, Reader, Record
 
 
@@ -36,8 +37,8 @@ class Source:
         return self.account.yielded
 
 
-def read_source(name: str, reader: Reader, bar: Bar) -> Source:
-    """Read all records of one dataset.
+def read_source(name: str, reader: Reader, bar: Bar, generated: GeneratedTexts) -> Source:
+    """Read all records of one dataset, and add what language models wrote about them.
 
     Raises:
         EmptyError: it gives none; what was left out and why is said.
@@ -58,6 +59,7 @@ def read_source(name: str, reader: Reader, bar: Bar) -> Source:
     try:
         for record in reader.read():
             _check_record(name, record)
+            record = generated.added_to(name, record)
             relative, reason = relative_record(record, reader.root), "outside the folder"
             what = "a file of the record lies outside the dataset's folder"
             if relative is not None and not _is_text(record):
