@@ -198,7 +198,8 @@ def _send(work: LanguageJob, out: Path, answer: dict[str, Any], *, yes: bool, as
 def _print_outcome(out: Path, outcome: Outcome) -> None:
     print(
         f"{out}: {len(outcome.accepted)} texts, {len(outcome.rejected)} rejected, "
-        f"{len(outcome.unfinished)} unfinished, {len(outcome.idle)} with nothing to ask; {outcome.sent} requests sent, cost {outcome.cost:.2f}"
+        f"{len(outcome.unfinished)} unfinished, {len(outcome.idle)} with nothing to ask; {outcome.sent} requests sent, "
+        f"cost {outcome.cost:.2f}"
     )
     for one in outcome.rejected[:_SHOWN_REJECTED]:
         print(f"  rejected {one.item.id}: {'; '.join(one.reasons)}")

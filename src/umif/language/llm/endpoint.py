@@ -1,7 +1,7 @@
 """One request to an OpenAI-compatible chat endpoint, under a time limit, and what its failure means.
 
-The standard library's client is enough: one connection for each request, no redirects (one could carry a report to another
-host), one deadline over the whole exchange however slowly it drips.
+The standard library's client is enough: one connection for each request, no redirects (one could carry a report to
+another host), one deadline over the whole exchange however slowly it drips.
 """
 
 from __future__ import annotations

@@ -71,8 +71,8 @@ class Generated:
 def read_items(path: Path, dataset: str | None = None) -> list[Item]:
     """Read a JSONL, CSV, TSV or Parquet file with the columns `id` (or `image_id`), `text`, `labels`, `dataset`.
 
-    `labels` is a mapping from finding to state, a list of present findings, or text: `Effusion=present; Edema=absent` (a
-    name without a state is present). Only `id` must be there.
+    `labels` is a mapping from finding to state, a list of present findings, or text such as `Edema=absent; Effusion`
+    (a name without a state is present). Only `id` must be there.
 
     Args:
         path: The file.

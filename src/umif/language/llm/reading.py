@@ -1,9 +1,9 @@
 """Free English text → which findings it states, and how. Made to err towards saying nothing.
 
 Templates are read back exactly by `umif.language.read_passage`; a model's prose cannot be. Here findings are found by
-the vocabulary's words, and cues around each mention tell its state. Where cues contradict each other or reach too far, the
-mention is unclear: it neither supports a label nor speaks against one. Source: the idea of cues and scopes is NegEx's
-(Chapman et al., 2001); cues and rules are our own.
+the vocabulary's words, and cues around each mention tell its state. Where cues contradict each other or reach too far,
+the mention is unclear: it neither supports a label nor speaks against one. Source: the idea of cues and scopes is
+NegEx's (Chapman et al., 2001); cues and rules are our own.
 """
 
 from __future__ import annotations
@@ -87,10 +87,14 @@ def read_mentions(text: str, words: Vocabulary | None = None) -> list[Mention]:
     pattern, owners = _mentions(words or vocabulary())
     found: list[Mention] = []
     for sentence in _SENTENCES.split(text.casefold().replace("’", "'")):
-        for clause in _clauses(sentence, pattern):
-            for match in pattern.finditer(clause):
-                before, after = _masked(clause[: match.start()], pattern), _masked(clause[match.end() :], pattern)
-                state = _state(before, after)
+        matches = list(pattern.finditer(sentence))
+        for start, end in _clauses(sentence, matches) if matches else ():
+            inside = [match for match in matches if start <= match.start() < end]
+            # What lies between the mentions of a clause, which themselves may hold cues (`indeterminate appearance`).
+            edges = [start, *(place for match in inside for place in match.span()), end]
+            gaps = [sentence[edges[n] : edges[n + 1]] for n in range(0, len(edges), 2)]
+            for number, match in enumerate(inside, start=1):
+                state = _state(_MASK.join(gaps[:number]), _MASK.join(gaps[number:]))
                 found.append(Mention(owners[(match.lastindex or 1) - 1], match[0], state))
     return found
 
@@ -104,19 +108,14 @@ def read_states(text: str, words: Vocabulary | None = None) -> dict[str, set[Lab
     return states
 
 
-def _masked(text: str, pattern: re.Pattern[str]) -> str:
-    return pattern.sub(_MASK, text)
-
-
-def _clauses(sentence: str, pattern: re.Pattern[str]) -> list[str]:
-    """Split at words that end a cue's reach, but not inside a finding's own words."""
-    spans = [match.span() for match in pattern.finditer(sentence)]
+def _clauses(sentence: str, mentions: list[re.Match[str]]) -> list[tuple[int, int]]:
+    """Return where the clauses start and end: split at boundary words outside findings."""
     clauses, start = [], 0
     for match in _cues("boundaries").finditer(sentence):
-        if not any(begin < match.end() and match.start() < end for begin, end in spans):
-            clauses.append(sentence[start : match.start()])
+        if not any(one.start() < match.end() and match.start() < one.end() for one in mentions):
+            clauses.append((start, match.start()))
             start = match.end()
-    return [*clauses, sentence[start:]]
+    return [*clauses, (start, len(sentence))]
 
 
 def _state(before: str, after: str) -> LabelState | None:
