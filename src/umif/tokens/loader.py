@@ -26,7 +26,7 @@ from umif.rng import keyed_rng
 from umif.tokens.batch import Batch, Example, pack
 from umif.tokens.grouping import draw_groups, draw_ratio
 from umif.tokens.sampler import PairSampler
-from umif.tokens.selection import Uncertain, labels_of, select_rows
+from umif.tokens.selection import Uncertain, details_of, labels_of, select_rows
 from umif.tokens.text import MAX_TEXT_TOKENS
 from umif.tokens.workers import make_steps
 
@@ -74,6 +74,11 @@ class DataConfig(Config):
         "varied",
         description="Passages for labels: varied sentences and spellings, or plain, which a small run learns sooner. "
         "C: varied",
+    )
+    details: Literal["left_out", "worded"] = Field(
+        "left_out",
+        description="Degrees and places that labels carry (Costophrenic Angle/right/blunted/mild) in passages. "
+        "C: left_out",
     )
     max_text_tokens: int = Field(MAX_TEXT_TOKENS, gt=0, description="A text is cut after so many tokens. C: 256")
     image_size: int = Field(224, gt=0, description="Side of the square input, pixels. P: 224")
@@ -251,8 +256,13 @@ class StepDataset:
         if sample.kind != "class":
             return str(sample.pair["text"])
         config = self.config
+        findings = sample.pair["findings"]
         passage: str = write_passage(
-            labels_of(sample.pair["findings"]), rng, uncertain=config.uncertain, wording=config.wording
+            labels_of(findings),
+            rng,
+            uncertain=config.uncertain,
+            wording=config.wording,
+            details=details_of(findings) if config.details == "worded" else None,
         )
         if not passage:
             raise ValueError("its labels say nothing")

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from umif.corpus.schema import PAIR_KINDS
 from umif.errors import EmptyError
-from umif.language import write_passage
+from umif.language import Detail, label_detail, write_passage
 from umif.rng import keyed_rng
 
 if TYPE_CHECKING:
@@ -78,6 +78,12 @@ def _says_something(corpus: Corpus, rows: NDArray[np.int64], uncertain: Uncertai
 def labels_of(findings: Sequence[Mapping[str, str | None]]) -> list[tuple[str, str]]:
     """Return a pair's labels as passages take them: the vocabulary's id, else the dataset's own spelling."""
     return [(str(finding["finding"] or finding["raw"]), str(finding["state"])) for finding in findings]
+
+
+def details_of(findings: Sequence[Mapping[str, str | None]]) -> dict[str, Detail]:
+    """Return the degree and places that a pair's labels carry in the dataset's spelling, by `labels_of`'s names."""
+    details = {str(finding["finding"]): label_detail(str(finding["raw"])) for finding in findings if finding["finding"]}
+    return {name: detail for name, detail in details.items() if detail}
 
 
 def _passage(labels: list[tuple[str, str]], uncertain: Uncertain) -> str:
