@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -255,6 +256,19 @@ def test_a_wait_of_hours_stops_the_job(tmp_path: Path) -> None:
         pytest.raises(EndpointError, match="7200"),
     ):
         job(server, cache, items(3)).run()
+
+
+def test_what_the_endpoint_asks_to_wait_is_waited(tmp_path: Path) -> None:
+    came: list[float] = []
+
+    def script(body: dict[str, Any], _: int) -> Reply:
+        came.append(time.monotonic())
+        return Reply(status=429, raw=b"", headers={"Retry-After": "0.4"}) if len(came) == 1 else right(body)
+
+    with serving(script) as server, AnswerCache(tmp_path / "c") as cache:
+        outcome = job(server, cache, items(2), limits=Limits(1, 5, 2, first_wait_s=0.001)).run()
+    assert len(outcome.accepted) == 2
+    assert came[1] - came[0] >= 0.4  # a lower bound: a busy machine only waits longer
 
 
 def test_the_key_goes_into_the_header_and_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
