@@ -30,7 +30,12 @@ _ASSERTED = re.compile(
     r"\s*(?:is|are|was|were|has been|have been)\s+(?:\w+ly\s+)?"
     r"(?:present|seen|noted|visible|evident|identified|demonstrated|found|observed|apparent|detected|recognised)\b"
 )
-_JOINED_BY_OR = re.compile(rf"\b(?:or|nor)\b[^,{_MASK}]*$")
+_JOINED_BY_OR = re.compile(rf"{_MASK}.*\b(?:or|nor)\b[^,{_MASK}]*$")
+_GOES_ON_WITH_OR = re.compile(rf"(?:\s*,[^,{_MASK}]*{_MASK})*\s*,?\s*(?:or|nor)\b[^,{_MASK}]*{_MASK}")
+# A mention that has its verb, so that the cue that follows is its own.
+_LINKED = re.compile(rf"{_MASK}\s*(?:is|are|was|were|has been|have been)\s*$")
+_VERBS = ("may", "might", "could")
+_ANSWERED_NO = re.compile(r"\s*[:?]\s*(?:no|none|negative|absent)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,26 +124,34 @@ def _clauses(sentence: str, mentions: list[re.Match[str]]) -> list[tuple[int, in
 
 
 def _state(before: str, after: str) -> LabelState | None:
-    if _cues("unclear_before").search(before) or _follows("unclear_after", after):
+    if _cues("unclear_before").search(before) or _follows("unclear_after", after) or after.lstrip().startswith("?"):
         return None
+    if _ANSWERED_NO.match(after):
+        return LabelState.ABSENT
     for kind, state in (("doubtful", LabelState.UNCERTAIN), ("negated", LabelState.ABSENT)):
         ahead = list(_cues(f"{kind}_before").finditer(before))
-        reach = _reaches(before[ahead[-1].end() :], after) if ahead else False
+        reach = _reaches(before, ahead[-1], after) if ahead else False
         behind = _follows(f"{kind}_after", after)
         if behind or reach:
             return state
         if reach is None or behind is None:
             return None
-    return LabelState.PRESENT
+    # "Atelectasis or pneumonia" states neither.
+    return None if _JOINED_BY_OR.search(before) or _GOES_ON_WITH_OR.match(after) else LabelState.PRESENT
 
 
-def _reaches(between: str, after: str) -> bool | None:
-    """Whether a cue before a mention applies to it; `None` if that cannot be told."""
+def _reaches(before: str, cue: re.Match[str], after: str) -> bool | None:
+    """Whether a cue among the words before a mention applies to it; `None` if that cannot be told."""
+    ahead, between = before[: cue.start()], before[cue.end() :]
+    verb = cue[0] in _VERBS and ahead.rstrip().endswith(_MASK)
+    if verb or _LINKED.search(ahead):  # the cue belongs to the mention before it: "effusion is absent and …"
+        return False if _ASSERTED.match(after) else None
     if _cues("assertions").search(between):
         return None
-    crosses = _MASK in between or "," in between
-    if crosses and _ASSERTED.match(after) and not _JOINED_BY_OR.search(between):
-        return None
+    if _MASK in between or "," in between:
+        listed = _JOINED_BY_OR.search(between)
+        if not (listed or _GOES_ON_WITH_OR.match(after)) or (_ASSERTED.match(after) and not listed):
+            return None
     return True
 
 

@@ -12,7 +12,8 @@ from umif.language import templates, vocabulary, write_passage
 from umif.language.llm import Answer, Item, UnfitError, judge, language_of, not_english, read_mentions, read_states
 from umif.language.llm.judge import parse, states_of
 from umif.language.llm.work import label_lines
-from umif.language.templates import NO_FINDING, fill
+from umif.language.sentences import fill
+from umif.language.templates import NO_FINDING
 from umif.readers.base import LabelState
 from umif.rng import keyed_rng
 
@@ -136,6 +137,17 @@ def test_passages_of_several_findings_are_never_read_otherwise() -> None:
         ("Neither nodules nor masses are seen.", "absent absent"),
         ("Ground glass opacities and an opacity.", "present present"),
         ("Pneumothorax\nNo effusion", "present absent"),
+        ("Small effusion, no pneumothorax, mild cardiomegaly.", "present absent None"),
+        ("Pleural effusion is not seen and the heart is enlarged.", "absent None"),
+        ("Effusion is absent and pneumothorax is present.", "absent present"),
+        ("No pneumothorax, effusion or consolidation.", "absent absent absent"),
+        ("No pneumothorax and mild cardiomegaly.", "absent None"),
+        ("Atelectasis or pneumonia.", "None None"),
+        ("Pneumonia versus atelectasis.", "None None"),
+        ("Pneumothorax: no.", "absent"),
+        ("Effusion?", "None"),
+        ("Edema is unlikely.", "None"),
+        ("Opacity concerning for pneumonia.", "present uncertain"),
     ],
 )
 def test_free_text_is_read_with_care(text: str, expected: str) -> None:
