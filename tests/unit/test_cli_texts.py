@@ -99,6 +99,22 @@ def test_sending_unasked_is_refused_where_nobody_can_be_asked(
     ]
 
 
+@pytest.mark.parametrize("agreed", [True, False])
+def test_somebody_at_a_terminal_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, agreed: bool) -> None:
+    asked: list[str] = []
+
+    def confirm(question: str, **_: Any) -> bool:
+        asked.append(question)
+        return agreed
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("typer.confirm", confirm)
+    with serving(right) as server:
+        assert main(arguments(table(tmp_path, 3), server.url, "--send")) == (0 if agreed else 2)
+        assert len(server.seen.bodies) == (3 if agreed else 0)
+    assert asked == ["Send?"]
+
+
 @pytest.mark.parametrize("dataset", [None, "rsna-pneumonia", "padchest", "mimic-cxr"])
 def test_restricted_data_are_refused_for_a_machine_elsewhere(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, dataset: str | None
