@@ -71,8 +71,7 @@ def texts(
     """
     from umif.language import llm
 
-    if price_in is None and price_out is None and budget is not None:
-        raise InputError("a budget needs prices", where="--budget", fix="give --price-in and --price-out")
+    priced = price_in is not None or price_out is not None
     sampling = _sampling(
         {"model": model, "temperature": temperature, "seed": seed, "max_tokens": max_tokens, "tries": tries}
         | {"variants": variants},
@@ -80,18 +79,16 @@ def texts(
     )
     limits = llm.Limits(concurrency, timeout, retries, requests_per_min, tokens_per_min, budget)
     price = llm.Price(price_in or 0.0, price_out or 0.0)
-    _check_out(out, source)
+    _check_usage(out, source, unpriced_budget=budget is not None and not priced)
     items = _items(job, source, dataset or [])[:limit]
     to = llm.endpoint(endpoint, llm.key_from(key_env))
     if send:
         llm.check_permission(items, to, permitted=permitted)
-    words = None if prompts is None else llm.load_prompts(prompts)
-    with (
-        standard_output(reserved=as_json),
-        llm.AnswerCache(cache or out.with_name(f"{out.name}.answers.jsonl")) as kept,
-    ):
+    answers = cache or out.with_name(f"{out.name}.answers.jsonl")
+    with standard_output(reserved=as_json), llm.AnswerCache(answers) as kept:
+        words = llm.load_prompts(prompts) if prompts else None
         work = llm.LanguageJob(job, items, to, sampling, kept, limits=limits, price=price, prompts=words)
-        answer = _tell(work, priced=price_in is not None or price_out is not None, permitted=permitted)
+        answer = _tell(work, priced=priced, permitted=permitted)
         outcome = _send(work, out, answer, yes=yes, asked=bool(answer["estimate"]["requests"])) if send else None
     if as_json:
         print_json(answer)
@@ -114,9 +111,11 @@ def _sampling(values: dict[str, Any], fields: list[str]) -> Any:
     return parse_config(Sampling, {**values, "extra": extra}, where="umif texts")
 
 
-def _check_out(out: Path, source: Path) -> None:
+def _check_usage(out: Path, source: Path, *, unpriced_budget: bool) -> None:
     from umif.language.llm.items import OUTPUTS
 
+    if unpriced_budget:
+        raise InputError("a budget needs prices", where="--budget", fix="give --price-in and --price-out")
     if out.suffix.lower() not in OUTPUTS:
         raise InputError(
             f"{out.name!r} is no table", where="--out", fix=f"give a name that ends in {', '.join(OUTPUTS)}"
