@@ -111,6 +111,8 @@ def make_sheets(run: RunData) -> list[Sheet]:
     tokenizer = TextTokenizer.load(run.path / "tokenizer")
     data = DataConfig.model_validate(run.recipe["data"])
     dataset = StepDataset(run.corpus, tokenizer, data, run.recipe["seed"], 0, 1)
+    if dataset.quarantine_sha256 != run.info["corpus"].get("quarantine_sha256"):
+        return []  # the list was changed since: these would be other pairs
     drawn = (dataset[step][0] for step in range(_SHEET_STEPS))
     pieces = Tokenizer.from_file(str(run.path / "tokenizer" / "tokenizer.json")).id_to_token
     return choose_sheets(

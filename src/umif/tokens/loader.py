@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from umif.config import Config
+from umif.corpus.quarantine import read_quarantine
 from umif.corpus.regions import draw_regions
 from umif.corpus.store import Corpus
 from umif.errors import ConfigError, CorpusError, UmifError
@@ -125,7 +126,8 @@ class StepDataset:
 
     Attributes:
         counts: Number of pairs of each kind that has any.
-        left_out: Number of pairs of the split that can say nothing, by reason.
+        left_out: Number of pairs of the split that can say nothing or are quarantined, by reason.
+        quarantine_sha256: Hash of what the corpus's quarantine list excludes; `None` if nothing.
         sampler: Draws the pairs.
 
     Raises:
@@ -147,7 +149,9 @@ class StepDataset:
         self.corpus = Corpus.open(corpus)
         self.tokenizer, self.config, self.seed = tokenizer, config, seed
         self.rank, self.world_size = rank, world_size
-        self._rows, self.left_out = select_rows(self.corpus, config)
+        quarantine = read_quarantine(self.corpus.path)
+        self.quarantine_sha256 = quarantine.sha256
+        self._rows, self.left_out = select_rows(self.corpus, config, quarantine)
         self.counts = {kind: len(rows) for kind, rows in self._rows.items()}
         self.sampler = PairSampler(
             self.counts,
