@@ -17,7 +17,15 @@ import typer
 
 from umif import __version__
 from umif.cli.arguments import dataset_source, percent, spread_lists
-from umif.cli.output import plain, print_card, print_cards, print_json, print_manifest, standard_output
+from umif.cli.output import (
+    plain,
+    print_card,
+    print_cards,
+    print_inspection,
+    print_json,
+    print_manifest,
+    standard_output,
+)
 from umif.errors import UmifError
 
 if TYPE_CHECKING:
@@ -130,6 +138,31 @@ def prepare(
         print_json(answer)
     else:
         print_manifest(out, answer)
+
+
+@app.command()
+def inspect(
+    corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="Folder of the corpus.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the page; 'inspect' in the corpus's folder unless told.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores unless told.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Look a corpus over: counts, defects, sample sheets as one HTML page; lists what to leave out of training."""
+    from umif.corpus import Corpus
+    from umif.corpus.quality import inspect_corpus
+    from umif.report import write_inspection
+
+    with standard_output(reserved=as_json):
+        opened = Corpus.open(corpus)
+        found = inspect_corpus(opened, out, workers=workers, progress=True)
+        page = write_inspection(opened, found, out or corpus / "inspect")
+    answer = {**found.to_json(), "report": str(page)}
+    if as_json:
+        print_json(answer)
+    else:
+        print_inspection(answer)
 
 
 @app.command()

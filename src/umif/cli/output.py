@@ -93,6 +93,17 @@ def print_card(name: str, card: Card) -> None:
             print(f"  {label + ':':<17}" + text.strip("\n").replace("\n", "\n" + " " * 19))
 
 
+def print_inspection(answer: dict[str, Any]) -> None:
+    """Print what was found in a corpus, and where to look."""
+    for issue in answer["issues"]:
+        if issue["count"]:
+            where = ", ".join(f"{name} {count}" for name, count in issue["datasets"].items())
+            print(f"{issue['severity']:<8} {issue['count']:>7}  {issue['title']} ({where})")
+    listed = answer["quarantine"]
+    print(f"{listed['file']}: {listed['exclude']} excluded, {listed['review']} to review, {listed['added']} new")
+    print(answer["report"])
+
+
 def print_manifest(out: Path, answer: dict[str, Any]) -> None:
     """Print what a new corpus holds, and what was left out of it."""
     for reader in answer["readers"]:
