@@ -1,0 +1,120 @@
+"""The films of one corpus that are also in another, however they were cropped, turned, rescaled or encoded again."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from umif.corpus.alignment import SAME_FILM, Film
+from umif.corpus.duplicates import HashIndex, nearest_films, same_film
+from umif.corpus.film_hash import LEFT_WINDOW, SIDE, WINDOWS, Basis, look_through, shrink
+from umif.imaging import decode_jpeg_grey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from umif.corpus.store import Corpus
+
+    Progress = Callable[[str, int, int], None]
+
+_FIT_FILMS = 4000  # that the basis is fitted on
+_FEW_FILMS = 200  # among so few the nearest are looked at however far they are: a basis fitted on few tells little
+_BATCH = 256
+# Windows that an alignment begins from where nothing says which fits: the middle, and small and large ones.
+_STARTS = tuple(place for place, window in enumerate(WINDOWS) if window.right == window.down == 0 == window.angle)
+
+
+@dataclass(frozen=True, slots=True)
+class Films:
+    """Some images of a corpus."""
+
+    corpus: Corpus
+    rows: NDArray[np.int64]
+
+    def read(self, places: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        """Return the pictures at some places of `rows`."""
+        return [decode_jpeg_grey(jpeg) for jpeg in self.corpus.take_jpegs(self.rows[places])]
+
+    def batches(self) -> Iterator[tuple[NDArray[np.int64], list[NDArray[np.uint8]]]]:
+        """Yield places and pictures of all films, some at a time."""
+        for begin in range(0, len(self.rows), _BATCH):
+            places = np.arange(begin, min(begin + _BATCH, len(self.rows)))
+            yield places, self.read(places)
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """Two places that show one film; `agreement` is the correlation of their fine detail."""
+
+    left: int
+    right: int
+    agreement: float
+
+
+def pixel_hashes(films: Films, progress: Progress) -> list[str]:
+    """Return the SHA-256 of each film's size and decoded pixels."""
+    found: list[str] = []
+    for places, pictures in films.batches():
+        for picture in pictures:
+            found.append(hashlib.sha256(repr(picture.shape).encode() + picture.tobytes()).hexdigest())
+        progress("hashing pixels", int(places[-1]) + 1, len(films.rows))
+    return found
+
+
+def find_twins(left: Films, right: Films, progress: Progress) -> list[Twin]:
+    """Return every pair of a left and a right film that are the same, by right film.
+
+    Of each right film the 16 left films of nearest hash are looked at, so one that is repeated more often on the left
+    gives 16 pairs.
+    """
+    if not len(left.rows) or not len(right.rows):
+        return []
+    basis = _fit(left, right)
+    hashes_N = np.zeros(len(left.rows), dtype=np.uint64)
+    for places, pictures in left.batches():
+        views = np.concatenate([look_through(picture, [LEFT_WINDOW]) for picture in pictures])
+        hashes_N[places] = basis.hash(views)
+        progress("hashing what is trained on", int(places[-1]) + 1, len(left.rows))
+    index = HashIndex(hashes_N)
+    found: list[Twin] = []
+    for places, pictures in right.batches():
+        hashes_MV = np.stack([basis.hash(look_through(picture, WINDOWS)) for picture in pictures])
+        near = nearest_films(index, hashes_MV, everything=len(left.rows) <= _FEW_FILMS)
+        pairs = [(each.left, int(places[each.right]), (each.window,)) for each in near]
+        found += verified(left, right, pairs)
+        progress("comparing what is tested on", int(places[-1]) + 1, len(right.rows))
+    return found
+
+
+def verified(left: Films, right: Films, pairs: Iterable[tuple[int, int, tuple[int, ...]]]) -> list[Twin]:
+    """Return those of some pairs (left place, right place, windows to begin from) that show one film."""
+    listed = list(pairs)
+    found = []
+    for begin in range(0, len(listed), _BATCH):
+        some = listed[begin : begin + _BATCH]
+        lefts, rights = (_prepared(side, {pair[place] for pair in some}) for place, side in enumerate((left, right)))
+        for one, other, windows in some:
+            value = same_film(lefts[one], rights[other], windows or _STARTS)
+            if value >= SAME_FILM:
+                found.append(Twin(one, other, round(value, 3)))
+    return found
+
+
+def _prepared(films: Films, places: set[int]) -> dict[int, Film]:
+    wanted = np.array(sorted(places), dtype=np.int64)
+    return {int(place): Film.of(picture) for place, picture in zip(wanted, films.read(wanted), strict=True)}
+
+
+def _fit(left: Films, right: Films) -> Basis:
+    some: list[NDArray[np.uint8]] = []
+    for films in (left, right):
+        count = min(len(films.rows), _FIT_FILMS // 2)
+        places = np.unique(np.linspace(0, len(films.rows) - 1, count).astype(np.int64))
+        for begin in range(0, len(places), _BATCH):
+            some += [shrink(picture, SIDE).astype(np.uint8) for picture in films.read(places[begin : begin + _BATCH])]
+    return Basis.fit(some)
