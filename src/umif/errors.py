@@ -78,6 +78,10 @@ class CorpusError(InputError):
     """A corpus that is missing, unfinished, of another format or not the one expected."""
 
 
+class LeakError(InputError):
+    """What is trained on overlaps with what is tested on, and nobody has acknowledged it."""
+
+
 class EmptyError(InputError):
     """Nothing is left to work on (no image, no pair, no patient in a split)."""
 

@@ -35,6 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+Split = Literal["train", "val", "test"]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
 
 
@@ -130,6 +131,64 @@ def prepare(
         print_json(answer)
     else:
         print_manifest(out, answer)
+
+
+@app.command()
+def audit(
+    corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="The corpus that is trained on.")],
+    against: Annotated[
+        list[str],
+        typer.Option(
+            "--against",
+            metavar="TASK-OR-CORPUS …",
+            help="What is tested on: corpora, or tasks, which test on CORPUS's own test images.",
+        ),
+    ],
+    trained: Annotated[
+        list[Split] | None, typer.Option(metavar="SPLIT", help="Split that is trained on; repeat for more. train")
+    ] = None,
+    tested: Annotated[
+        list[Split] | None,
+        typer.Option(metavar="SPLIT", help="Split of the corpora tested on; repeat for more. test"),
+    ] = None,
+    acknowledge: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="A leak that is known and accepted; repeat for more.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Also search by the features of this run or checkpoint.")
+    ] = None,
+    sight: Annotated[bool, typer.Option(help="Look for near-duplicates and equal pixels too.")] = True,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for audit.html, to look at the pairs, and audit.json.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Overlaps between what is trained on and what is tested on; exit code 1 on a leak that is not acknowledged."""
+    from umif.cli.output import print_audit
+    from umif.corpus import Corpus
+    from umif.corpus.progress import stages
+    from umif.report.audit_page import write_audit
+    from umif.tasks.audit import audit as compare
+
+    data = Corpus.open(corpus)
+    with standard_output(reserved=as_json), stages() as progress:
+        found, evaluations = compare(
+            data,
+            against,
+            trained=tuple(trained or ["train"]),
+            tested=tuple(tested or ["test"]),
+            acknowledged=acknowledge or (),
+            sight=sight,
+            model=model,
+            progress=progress,
+        )
+        page = None if out is None else write_audit(found, data, evaluations, out)
+    if as_json:
+        print_json({**found.to_json(), "report": None if page is None else str(page)})
+    else:
+        print_audit(found.to_json(), page)
+    if not found.clean:
+        raise typer.Exit(1)
 
 
 @app.command()

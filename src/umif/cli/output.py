@@ -104,3 +104,33 @@ def print_manifest(out: Path, answer: dict[str, Any]) -> None:
     pairs = ", ".join(f"{count} {kind}" for kind, count in answer["pairs"].items())
     print(f"{out}: {answer['images']} images, pairs: {pairs}, quarantined: {answer['quarantined']}")
     print(f"fingerprint {answer['fingerprint']}")
+
+
+def print_audit(answer: dict[str, Any], page: Path | None) -> None:
+    """Print the leaks of an audit as a table, what is open, and where to look at the pairs."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if answer["leaks"]:
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for column in ("id", "against", "tested on", "trained on", "acknowledged"):
+            table.add_column(column, justify="right" if column.endswith(" on") else "left", overflow="fold")
+        for leak in answer["leaks"]:
+            known = "yes" if leak["acknowledged"] else "NO"
+            cells = (leak["id"], leak["against"], f"{leak['count']:,}", f"{leak['left_count']:,}", known)
+            table.add_row(*(Text(cell) for cell in cells))
+        console.print(table)
+    for each in answer["open_questions"]:
+        seen = "nobody looked" if each["found_by_sight"] is None else f"{each['found_by_sight']} met by sight"
+        print(f"open: {each['left']} and {each['right']} ({each['against']}): {each['note']}; {seen}")
+    for each in answer["torn"]:
+        print(f"torn: {each['count']} of {each['of']} {each['dataset']} {each['unit']}s, by {each['column']}")
+    for each in answer["shortcuts"][:5]:
+        print(f"shortcut: {each['finding']} is told by {each['by']} alone with AUC {each['auc']:.3f}")
+    for name in answer["unused"]:
+        print(f"acknowledged, but not found: {name}")
+    if page is not None:
+        print(f"pairs side by side: {page}")
+    print("clean" if answer["clean"] else "it leaks: leave these images out, or acknowledge each id")

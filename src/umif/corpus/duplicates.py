@@ -1,4 +1,4 @@
-"""Near hashes among a million, and which of them are the same film.
+"""Near hashes among a million: candidates for films that are the same.
 
 Multi-index hashing: 64 bits are cut into four bands of 16. Two hashes that differ in at most 11 bits differ in at most
 two bits of at least one band, so looking up each band with up to two of its bits flipped finds every such pair, and
@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from umif.corpus.alignment import SAME_FILM, Film, agreement
-from umif.corpus.film_hash import WINDOWS
 from umif.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
@@ -68,7 +66,9 @@ class HashIndex:
             raise ConfigError(f"a radius of {radius} bits cannot be searched", fix=f"choose 0 to {RADIUS}")
         if not self._bands:
             yield from _compare_all(self.hashes_N, right_M, radius)
-        flips = [sum(1 << bit for bit in bits) for n in range(radius // _BANDS + 1) for bits in combinations(range(16), n)]
+        flips = [
+            sum(1 << bit for bit in bits) for n in range(radius // _BANDS + 1) for bits in combinations(range(16), n)
+        ]
         for band, (left, order, starts) in enumerate(self._bands):
             keys = _band(right_M, band)
             for flip in flips:
@@ -99,18 +99,10 @@ def nearest_films(index: HashIndex, right_MV: NDArray[np.uint64], *, everything:
     order = np.lexsort((best[0], best[3], best[1]))
     left, right, window, distance = (part[order] for part in best)
     rank = np.arange(len(right)) - np.searchsorted(right, right)
-    rows = zip(left[rank < CANDIDATES], right[rank < CANDIDATES], window[rank < CANDIDATES], distance[rank < CANDIDATES])
+    rows = zip(
+        left[rank < CANDIDATES], right[rank < CANDIDATES], window[rank < CANDIDATES], distance[rank < CANDIDATES]
+    )
     return [Candidate(int(a), int(b), int(w), int(d)) for a, b, w, d in rows]
-
-
-def same_film(left: Film, right: Film, windows: Sequence[int]) -> float:
-    """Return the agreement of two films, begun from each of some windows until one shows that they are the same."""
-    best = 0.0
-    for window in windows:
-        best = max(best, agreement(left, right, WINDOWS[window]))
-        if best >= SAME_FILM:
-            break
-    return best
 
 
 def _reduced(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from umif.corpus.alignment import SAME_FILM, Film
-from umif.corpus.duplicates import HashIndex, nearest_films, same_film
+from umif.corpus.alignment import SAME_FILM, Film, agreement
+from umif.corpus.duplicates import HashIndex, nearest_films
 from umif.corpus.film_hash import LEFT_WINDOW, SIDE, WINDOWS, Basis, look_through, shrink
 from umif.imaging import decode_jpeg_grey
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 _FIT_FILMS = 4000  # that the basis is fitted on
 _FEW_FILMS = 200  # among so few the nearest are looked at however far they are: a basis fitted on few tells little
 _BATCH = 256
-# Windows that an alignment begins from where nothing says which fits: the middle, and small and large ones.
-_STARTS = tuple(place for place, window in enumerate(WINDOWS) if window.right == window.down == 0 == window.angle)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,29 +83,44 @@ def find_twins(left: Films, right: Films, progress: Progress) -> list[Twin]:
     for places, pictures in right.batches():
         hashes_MV = np.stack([basis.hash(look_through(picture, WINDOWS)) for picture in pictures])
         near = nearest_films(index, hashes_MV, everything=len(left.rows) <= _FEW_FILMS)
-        pairs = [(each.left, int(places[each.right]), (each.window,)) for each in near]
+        pairs = [(each.left, int(places[each.right]), each.window) for each in near]
         found += verified(left, right, pairs)
         progress("comparing what is tested on", int(places[-1]) + 1, len(right.rows))
     return found
 
 
-def verified(left: Films, right: Films, pairs: Iterable[tuple[int, int, tuple[int, ...]]]) -> list[Twin]:
-    """Return those of some pairs (left place, right place, windows to begin from) that show one film."""
+def verified(left: Films, right: Films, pairs: Iterable[tuple[int, int, int | None]]) -> list[Twin]:
+    """Return those of some pairs (left place, right place, window to begin from) that show one film.
+
+    Where no window is known, the one that shows most nearly what the middle of the left film shows is taken.
+    """
     listed = list(pairs)
     found = []
     for begin in range(0, len(listed), _BATCH):
         some = listed[begin : begin + _BATCH]
-        lefts, rights = (_prepared(side, {pair[place] for pair in some}) for place, side in enumerate((left, right)))
-        for one, other, windows in some:
-            value = same_film(lefts[one], rights[other], windows or _STARTS)
+        lefts, rights = (_read(films, {pair[side] for pair in some}) for side, films in enumerate((left, right)))
+        views: dict[int, NDArray[np.float32]] = {}
+        for one, other, window in some:
+            if window is None:
+                if other not in views:
+                    views[other] = look_through(rights[other].picture, WINDOWS)
+                window = int((views[other] @ look_through(lefts[one].picture, [LEFT_WINDOW])[0]).argmax())
+            value = agreement(lefts[one].film, rights[other].film, WINDOWS[window])
             if value >= SAME_FILM:
                 found.append(Twin(one, other, round(value, 3)))
     return found
 
 
-def _prepared(films: Films, places: set[int]) -> dict[int, Film]:
+@dataclass(frozen=True, slots=True)
+class _Read:
+    picture: NDArray[np.uint8]
+    film: Film
+
+
+def _read(films: Films, places: set[int]) -> dict[int, _Read]:
     wanted = np.array(sorted(places), dtype=np.int64)
-    return {int(place): Film.of(picture) for place, picture in zip(wanted, films.read(wanted), strict=True)}
+    pictures = zip(wanted.tolist(), films.read(wanted), strict=True)
+    return {place: _Read(picture, Film.of(picture)) for place, picture in pictures}
 
 
 def _fit(left: Films, right: Films) -> Basis:

@@ -16,6 +16,7 @@ from umif.models.umif import build_model
 from umif.objectives import check_objectives
 from umif.tokens.loader import StepDataset
 from umif.train.checkpoint import latest_checkpoint
+from umif.train.leaks import KEY, declared_leaks
 from umif.train.optim import build_optimizer
 from umif.train.runfolder import RunFolder
 from umif.train.state import TrainState
@@ -56,10 +57,12 @@ def started(recipe: Recipe, processes: Processes, *, resume: bool) -> Iterator[t
     Raises:
         RunError: the folder is in use, belongs to another corpus or recipe, or has no intact checkpoint.
         ConfigError: an objective, device or size that does not fit.
+        LeakError: the corpus leaks into a declared evaluation.
     """
     check_objectives(recipe.objectives)
     fingerprint = Corpus.open(recipe.corpus).fingerprint
     with _owned(recipe.out, processes) as folder:
+        audit = processes.on_main(lambda: None if folder is None else declared_leaks(recipe, folder.read("run.json")))
         settings = _settings(recipe, processes)
         settings = processes.on_main(
             lambda: settings if folder is None else folder.claim(recipe, fingerprint, settings, resume=resume)
@@ -74,7 +77,8 @@ def started(recipe: Recipe, processes: Processes, *, resume: bool) -> Iterator[t
             if folder is not None:
                 # Known only now: what the vocabulary and the corpus came to.
                 known = folder.read("run.json") or {}
-                folder.write("run.json", {**known, "model": state.to_json()["model"], "steps": run.steps})
+                found = {} if audit is None else {KEY: audit}
+                folder.write("run.json", {**known, **found, "model": state.to_json()["model"], "steps": run.steps})
             yield run, state
 
 
