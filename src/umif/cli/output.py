@@ -126,7 +126,8 @@ def print_audit(answer: dict[str, Any], page: Path | None) -> None:
         seen = "nobody looked" if each["found_by_sight"] is None else f"{each['found_by_sight']} met by sight"
         print(f"open: {each['left']} and {each['right']} ({each['against']}): {each['note']}; {seen}")
     for each in answer["torn"]:
-        print(f"torn: {each['count']} of {each['of']} {each['dataset']} {each['unit']}s, by {each['column']}")
+        many = {"patient": "patients", "study": "studies", "file": "files"}[each["unit"]]
+        print(f"torn over splits: {each['count']} of {each['of']} {many} of {each['dataset']}, by {each['column']}")
     for each in answer["shortcuts"][:5]:
         print(f"shortcut: {each['finding']} is told by {each['by']} alone with AUC {each['auc']:.3f}")
     for name in answer["unused"]:

@@ -22,8 +22,6 @@ from umif.errors import ConfigError, EmptyError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from numpy.typing import NDArray
-
     from umif.corpus.lineage import Traced
     from umif.corpus.store import Corpus
     from umif.corpus.twins import Progress, Twin
@@ -110,7 +108,7 @@ class OpenQuestion:
 
 @dataclass(frozen=True, slots=True)
 class TornUnit:
-    """Things of a dataset that lie in several splits: `column` is `split` (ours) or `official_split` (the dataset's)."""
+    """Things of a dataset that lie in several splits; `column` is `split` (ours) or `official_split` (its own)."""
 
     dataset: str
     unit: str
@@ -248,7 +246,7 @@ def audit_corpus(
 
 
 def torn_units(corpus: Corpus) -> list[TornUnit]:
-    """Return patients, studies and files with images in several splits, by dataset; our splits and the official ones."""
+    """Return patients, studies and files with images in several splits, by dataset; our splits and official ones."""
     table = corpus.images_table(_COLUMNS).to_pylist()
     found = []
     for column in ("split", "official_split"):

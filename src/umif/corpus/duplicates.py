@@ -86,23 +86,18 @@ def nearest_films(index: HashIndex, right_MV: NDArray[np.uint64], *, everything:
 
     Shapes: right_MV (M, V).
     """
-    films, windows = right_MV.shape
-    found = [
-        _reduced(left, right // windows, right % windows, distance)
-        for left, right, distance in (
-            _compare_all(index.hashes_N, right_MV.ravel(), 64) if everything else index.near(right_MV.ravel())
-        )
-    ]
+    windows = right_MV.shape[1]
+    flat = right_MV.ravel()
+    chunks = _compare_all(index.hashes_N, flat, 64) if everything else index.near(flat)
+    found = [_reduced(left, right // windows, right % windows, distance) for left, right, distance in chunks]
     if not found:
         return []
     best = _reduced(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
     order = np.lexsort((best[0], best[3], best[1]))
-    left, right, window, distance = (part[order] for part in best)
-    rank = np.arange(len(right)) - np.searchsorted(right, right)
-    rows = zip(
-        left[rank < CANDIDATES], right[rank < CANDIDATES], window[rank < CANDIDATES], distance[rank < CANDIDATES]
-    )
-    return [Candidate(int(a), int(b), int(w), int(d)) for a, b, w, d in rows]
+    films = best[1][order]
+    rank = np.arange(len(films)) - np.searchsorted(films, films)
+    chosen = np.stack([part[order][rank < CANDIDATES].astype(np.int64) for part in best], axis=1)
+    return [Candidate(*row) for row in chosen.tolist()]
 
 
 def _reduced(

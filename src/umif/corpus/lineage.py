@@ -1,7 +1,7 @@
 """Known lineage: which datasets' images come from which others, and by which ids that can be traced.
 
-The relations are a data file, `lineage.yaml`. Where ids can be traced, the pairs are named; where nobody has published a
-map, the relation is an open question that only a comparison of pixels settles.
+The relations are a data file, `lineage.yaml`. Where ids can be traced, the pairs are named; where nobody has
+published a map, the relation is an open question that only a comparison of pixels settles.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 FILE = Path(__file__).with_name("lineage.yaml")
-Row = "Mapping[str, str | None]"
 
 
 class Key(Config):
