@@ -89,7 +89,7 @@ def film(number: int, split: str, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def trained_rows(count: int = 12) -> list[dict[str, Any]]:
+def rows_trained(count: int = 12) -> list[dict[str, Any]]:
     """Films 0 … count - 1, one patient each, all official val; see `LEFT`."""
     return [film(number, "val") for number in range(count)]
 
@@ -97,7 +97,7 @@ def trained_rows(count: int = 12) -> list[dict[str, Any]]:
 LEFT = ("val",)  # official test and validation images keep their place; the rest goes by hash
 
 
-def tested_rows() -> list[dict[str, Any]]:
+def rows_tested() -> list[dict[str, Any]]:
     """One film for each way to leak, and films that leak in none.
 
     100: film 3, the same file. 101: film 4, cropped, turned and darkened. 102: another film of patient 5.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from leaky_corpora import LEFT, ListedFilms, OtherFilms, film, listed_corpus, tested_rows, trained_rows
+from leaky_corpora import LEFT, ListedFilms, OtherFilms, film, listed_corpus, rows_tested, rows_trained
 from umif.corpus import Corpus, prepare
 from umif.corpus.audit import Evaluation, audit_corpus, torn_units
 from umif.corpus.shortcuts import measure_shortcuts
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    return listed_corpus(tmp_path_factory.mktemp("trained"), "trained", trained_rows())
+    return listed_corpus(tmp_path_factory.mktemp("trained"), "trained", rows_trained())
 
 
 @pytest.fixture(scope="module")
 def tested(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    return listed_corpus(tmp_path_factory.mktemp("tested"), "tested", tested_rows(), OtherFilms)
+    return listed_corpus(tmp_path_factory.mktemp("tested"), "tested", rows_tested(), OtherFilms)
 
 
 def found(report: Any) -> dict[str, tuple[int, int]]:
@@ -72,7 +72,7 @@ def test_datasets_that_are_not_trained_on_do_not_leak(tmp_path: Path, tested: Co
 
     with registered("reader", "trained", ListedFilms), registered("reader", "apart", OtherFilms):
         sources = [
-            ("trained", write_films(tmp_path / "a", trained_rows(3))),
+            ("trained", write_films(tmp_path / "a", rows_trained(3))),
             ("apart", write_films(tmp_path / "b", [film(3, "val"), film(9, "val")])),
         ]
         prepare(tmp_path / "corpus", sources, workers=1, progress=False)
@@ -93,7 +93,7 @@ def test_a_corpus_against_itself_meets_no_image_as_its_own_twin(trained: Corpus)
 
 
 def test_a_near_duplicate_over_two_splits_of_one_corpus_is_found(tmp_path: Path) -> None:
-    rows = [*trained_rows(6), film(200, "test", seed=2, altered=True), film(201, "test")]
+    rows = [*rows_trained(6), film(200, "test", seed=2, altered=True), film(201, "test")]
     corpus = listed_corpus(tmp_path, "own", rows)
     report = audit_corpus(corpus, [Evaluation("own", corpus)], trained=LEFT)
     assert found(report) == {"near-duplicate:own>own": (1, 1)}
