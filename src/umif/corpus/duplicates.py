@@ -33,7 +33,7 @@ Near = tuple["NDArray[np.int64]", "NDArray[np.int64]", "NDArray[np.uint8]"]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Two places that may show one film: the left film through the middle window, the right one through `window`."""
+    """Two places that may show one film; `window` of the right film is the one of least distance."""
 
     left: int
     right: int

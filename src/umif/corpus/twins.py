@@ -14,7 +14,7 @@ from umif.corpus.film_hash import LEFT_WINDOW, SIDE, WINDOWS, Basis, look_throug
 from umif.imaging import decode_jpeg_grey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _FIT_FILMS = 4000  # that the basis is fitted on
 _FEW_FILMS = 200  # among so few the nearest are looked at however far they are: a basis fitted on few tells little
-_BATCH = 256
+_BATCH = 64  # films at a time: 90 MiB of views
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,30 +81,40 @@ def find_twins(left: Films, right: Films, progress: Progress) -> list[Twin]:
     index = HashIndex(hashes_N)
     found: list[Twin] = []
     for places, pictures in right.batches():
-        hashes_MV = np.stack([basis.hash(look_through(picture, WINDOWS)) for picture in pictures])
+        views_MVP = [look_through(picture, WINDOWS) for picture in pictures]
+        hashes_MV = np.stack([basis.hash(views_VP) for views_VP in views_MVP])
         near = nearest_films(index, hashes_MV, everything=len(left.rows) <= _FEW_FILMS)
-        pairs = [(each.left, int(places[each.right]), each.window) for each in near]
-        found += verified(left, right, pairs)
+        pairs = [(each.left, int(places[each.right])) for each in near]
+        found += verified(left, right, pairs, dict(zip(places.tolist(), views_MVP, strict=True)))
         progress("comparing what is tested on", int(places[-1]) + 1, len(right.rows))
     return found
 
 
-def verified(left: Films, right: Films, pairs: Iterable[tuple[int, int, int | None]]) -> list[Twin]:
-    """Return those of some pairs (left place, right place, window to begin from) that show one film.
+def verified(
+    left: Films,
+    right: Films,
+    pairs: Sequence[tuple[int, int]],
+    views: dict[int, NDArray[np.float32]] | None = None,
+) -> list[Twin]:
+    """Return those of some pairs (left place, right place) that show one film.
 
-    Where no window is known, the one that shows most nearly what the middle of the left film shows is taken.
+    The alignment begins from the window on the right film that shows most nearly what the middle of the left one shows.
+    Hashes do not say which that is: two windows may be equally near by bits, and one of them far off.
+
+    Args:
+        left, right: What the places mean.
+        pairs: Which to look at.
+        views: What all windows show of right films, where that is at hand.
     """
-    listed = list(pairs)
     found = []
-    for begin in range(0, len(listed), _BATCH):
-        some = listed[begin : begin + _BATCH]
+    known = {} if views is None else views
+    for begin in range(0, len(pairs), _BATCH):
+        some = pairs[begin : begin + _BATCH]
         lefts, rights = (_read(films, {pair[side] for pair in some}) for side, films in enumerate((left, right)))
-        views: dict[int, NDArray[np.float32]] = {}
-        for one, other, window in some:
-            if window is None:
-                if other not in views:
-                    views[other] = look_through(rights[other].picture, WINDOWS)
-                window = int((views[other] @ look_through(lefts[one].picture, [LEFT_WINDOW])[0]).argmax())
+        for one, other in some:
+            if other not in known:
+                known = {other: look_through(rights[other].picture, WINDOWS)}  # pairs come by right film: one is enough
+            window = int((known[other] @ lefts[one].middle_P).argmax())
             value = agreement(lefts[one].film, rights[other].film, WINDOWS[window])
             if value >= SAME_FILM:
                 found.append(Twin(one, other, round(value, 3)))
@@ -115,12 +125,15 @@ def verified(left: Films, right: Films, pairs: Iterable[tuple[int, int, int | No
 class _Read:
     picture: NDArray[np.uint8]
     film: Film
+    middle_P: NDArray[np.float32]
 
 
 def _read(films: Films, places: set[int]) -> dict[int, _Read]:
     wanted = np.array(sorted(places), dtype=np.int64)
     pictures = zip(wanted.tolist(), films.read(wanted), strict=True)
-    return {place: _Read(picture, Film.of(picture)) for place, picture in pictures}
+    return {
+        place: _Read(picture, Film.of(picture), look_through(picture, [LEFT_WINDOW])[0]) for place, picture in pictures
+    }
 
 
 def _fit(left: Films, right: Films) -> Basis:

@@ -90,11 +90,11 @@ def feature_search(encoder: Encoder) -> Callable[[Films, Films, Progress], list[
             return unit
 
         left_ND, right_MD = encoded(left, "encoding what is trained on"), encoded(right, "encoding what is tested on")
-        pairs: list[tuple[int, int, int | None]] = []
+        pairs: list[tuple[int, int]] = []
         for begin in range(0, len(right_MD), _CHUNK):
             similarity = right_MD[begin : begin + _CHUNK] @ left_ND.T
             nearest_places = np.argsort(-similarity, axis=1, kind="stable")[:, :NEIGHBOURS]
-            pairs += [(int(one), begin + row, None) for row, ones in enumerate(nearest_places) for one in ones]
+            pairs += [(int(one), begin + row) for row, ones in enumerate(nearest_places) for one in ones]
         found = []
         for begin in range(0, len(pairs), _CHUNK):
             found += verified(left, right, pairs[begin : begin + _CHUNK])
