@@ -35,7 +35,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Split = Literal["train", "val", "test"]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
 
 
@@ -145,10 +144,10 @@ def audit(
         ),
     ],
     trained: Annotated[
-        list[Split] | None, typer.Option(metavar="SPLIT", help="Split that is trained on; repeat for more. train")
+        list[str] | None, typer.Option(metavar="SPLIT", help="Split that is trained on; repeat for more. train")
     ] = None,
     tested: Annotated[
-        list[Split] | None,
+        list[str] | None,
         typer.Option(metavar="SPLIT", help="Split of the corpora tested on; repeat for more. test"),
     ] = None,
     acknowledge: Annotated[

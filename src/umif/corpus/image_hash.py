@@ -7,6 +7,7 @@ which a look at the pictures has to confirm.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import cv2
@@ -53,10 +54,7 @@ def near_pairs(
     Shapes: hashes_N (N,) uint64; yields pairs of (n,) int64.
     """
     edges = np.linspace(0, _BITS, max_distance + 2).round().astype(int)
-    bands = [
-        (hashes_N >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
-        for low, high in zip(edges[:-1], edges[1:], strict=True)
-    ]
+    bands = [(hashes_N >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1) for low, high in pairwise(edges)]
     for number, band in enumerate(bands):
         for left, right in _same_value(band):
             near = np.bitwise_count(hashes_N[left] ^ hashes_N[right]) <= max_distance

@@ -60,7 +60,7 @@ def test_one_image_under_two_names_is_traced_whichever_side_it_is_on(
     ("left", "right"),
     [
         (row("nih-chestxray14", "1", "nih-chestxray14/3"), row("rsna-pneumonia", RSNA, f"rsna-pneumonia/{RSNA}")),
-        (row("chexpert", "train/patient1/study1/view1_frontal.jpg"), row("chexlocalize", "patient1_study1_view2_frontal")),
+        (row("chexpert", "train/patient1/study1/view1_frontal.jpg"), row("chexlocalize", "patient1_study1_view2_side")),
         (row("nih-chestxray14", "00000003_001.png"), row("nih1000-64px", "00000003_002.png")),
         (row("chest-xray-pneumonia", "a.png"), row("covidx", "a.png")),
     ],
