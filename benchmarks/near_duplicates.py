@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 KINDS = ("rescaled", "re-encoded", "cropped", "turned", "brightness", "all at once")
 
 
-def search(count: int, seed: int) -> dict[str, Any]:
+def search(count: int, queries: int, seed: int) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     left = rng.integers(0, 1 << 64, count, dtype=np.uint64)
-    right = rng.integers(0, 1 << 64, count, dtype=np.uint64)
-    planted = rng.choice(count, min(1000, count), replace=False)
+    right = rng.integers(0, 1 << 64, queries, dtype=np.uint64)
+    planted = rng.choice(min(count, queries), min(1000, queries, count), replace=False)
     for place in planted:
         flips = rng.choice(64, int(rng.integers(0, RADIUS + 1)), replace=False).astype(np.uint64)
         right[place] = left[place] ^ np.bitwise_or.reduce(np.uint64(1) << flips, initial=np.uint64(0))
@@ -50,7 +50,8 @@ def search(count: int, seed: int) -> dict[str, Any]:
     for one, other, _ in HashIndex(left).near(right):
         found.update(zip(one.tolist(), other.tolist(), strict=True))
     return {
-        "hashes": [count, count],
+        "left_hashes": count,
+        "right_hashes": queries,
         "radius_bits": RADIUS,
         "seconds": round(time.perf_counter() - begun, 1),
         "cpu_seconds": round(time.process_time() - cpu, 1),
@@ -144,6 +145,9 @@ def found_among(corpus: Corpus, datasets: list[str] | None, count: int, seed: in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--search", type=int, metavar="N", help="search so many generated hashes among as many")
+    parser.add_argument(
+        "--queries", type=int, metavar="M", help="hashes on the right, if not as many; time is linear in them"
+    )
     parser.add_argument("--corpus", type=Path)
     parser.add_argument("--datasets", nargs="+", help="of the corpus; all unless told")
     parser.add_argument("--planted", type=int, default=500)
@@ -157,7 +161,8 @@ def main() -> None:
         "versions": {"numpy": np.__version__, "cv2": cv2.__version__},
     }
     if arguments.search:
-        record["search"] = search(arguments.search, arguments.seed)
+        queries = arguments.queries or arguments.search
+        record["search"] = search(arguments.search, queries, arguments.seed)
     if arguments.corpus:
         corpus = Corpus.open(arguments.corpus)
         record["found"] = found_among(corpus, arguments.datasets, arguments.planted, arguments.seed)
