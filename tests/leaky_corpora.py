@@ -27,7 +27,8 @@ def draw_film(seed: int, height: int = 200, width: int = 180) -> NDArray[np.uint
     for cells, strength in ((9, 12), (18, 10), (40, 8)):
         own = rng.normal(size=(cells, cells))
         film = film + strength * cv2.resize(own, (width, height), interpolation=cv2.INTER_CUBIC)
-    return np.clip(film, 0, 255).astype(np.uint8)
+    drawn: NDArray[np.uint8] = np.clip(film, 0, 255).astype(np.uint8)
+    return drawn
 
 
 def altered(film: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -35,7 +36,8 @@ def altered(film: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = film.shape
     crop = film[height // 20 : height // 20 + round(0.9 * height), : round(0.9 * width)]
     turn = cv2.getRotationMatrix2D((crop.shape[1] / 2, crop.shape[0] / 2), 3.0, 1.0)
-    return (cv2.warpAffine(crop, turn, (crop.shape[1], crop.shape[0])) * 0.8).astype(np.uint8)
+    copy: NDArray[np.uint8] = (cv2.warpAffine(crop, turn, (crop.shape[1], crop.shape[0])) * 0.8).astype(np.uint8)
+    return copy
 
 
 class ListedFilms(Reader):

@@ -29,7 +29,8 @@ class TinyPictures:
         films = [decode_jpeg_grey(jpeg) for jpeg in corpus.take_jpegs(rows)]
         progress(len(films), len(films))
         small = np.stack([cv2.resize(film, (6, 6), interpolation=cv2.INTER_AREA).ravel() for film in films])
-        return (small - small.mean(axis=1, keepdims=True)).astype(np.float32)
+        features: NDArray[np.float32] = (small - small.mean(axis=1, keepdims=True)).astype(np.float32)
+        return features
 
 
 @pytest.fixture(scope="module")
