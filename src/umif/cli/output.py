@@ -107,21 +107,12 @@ def print_manifest(out: Path, answer: dict[str, Any]) -> None:
 
 
 def print_audit(answer: dict[str, Any], page: Path | None) -> None:
-    """Print the leaks of an audit as a table, what is open, and where to look at the pairs."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console()
-    if answer["leaks"]:
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        for column in ("id", "against", "tested on", "trained on", "acknowledged"):
-            table.add_column(column, justify="right" if column.endswith(" on") else "left", overflow="fold")
-        for leak in answer["leaks"]:
-            known = "yes" if leak["acknowledged"] else "NO"
-            cells = (leak["id"], leak["against"], f"{leak['count']:,}", f"{leak['left_count']:,}", known)
-            table.add_row(*(Text(cell) for cell in cells))
-        console.print(table)
+    """Print the leaks of an audit, what is open, and where to look at the pairs."""
+    # Plain lines: an id that a table breaks over two lines cannot be copied.
+    width = max((len(leak["id"]) for leak in answer["leaks"]), default=0)
+    for leak in answer["leaks"]:
+        met = f"{leak['count']:,} images of {leak['against']} meet {leak['left_count']:,}"
+        print(f"{leak['id']:<{width}}  {met}; acknowledged: {'yes' if leak['acknowledged'] else 'NO'}")
     for each in answer["open_questions"]:
         seen = "nobody looked" if each["found_by_sight"] is None else f"{each['found_by_sight']} met by sight"
         print(f"open: {each['left']} and {each['right']} ({each['against']}): {each['note']}; {seen}")

@@ -94,7 +94,7 @@ def test_several_names_after_one_flag_are_all_audited_and_tasks_mean_the_own_tes
     assert {leak["count"] for leak in answer["leaks"] if leak["how"] == "image_id"} == {5}
 
 
-def test_the_table_names_each_leak_and_whether_it_is_known(
+def test_the_lines_name_each_leak_and_whether_it_is_known(
     corpora: tuple[Corpus, Corpus], capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = audit_words(corpora, "--against", str(corpora[1].path), "--no-sight", "--acknowledge", IDS[0])
