@@ -160,7 +160,8 @@ def pack(examples: Sequence[Example], *, patch_size: int, step: int = 0) -> Batc
         if len(example.bits) != patches + count:
             raise ShapeError(f"{len(example.bits)} bits for {patches} + {count} tokens")
         rows_1 = _rows(FIRST_TOKEN + index * patches, patches, start[part] + seen_1, count)
-        rows_0 = _rows(FIRST_TOKEN + image_0, patches, start[part] + seen_0, count)
+        own = example.image_0 is not None or example.mask_0 is not None
+        rows_0 = _rows(FIRST_TOKEN + image_0, patches, start[part] + seen_0, count) if own else rows_1
         group1.append(np.concatenate([[CLS_1], rows_1[example.bits]]))
         group0.append(np.concatenate([[CLS_0], rows_0[~example.bits]]))
         full.append(np.concatenate([[CLS_1], rows_1]))

@@ -235,7 +235,7 @@ class TestSpreadWeights:
             tokens_XD = student.embed_images(pictures)
         places_PD = student.vit.pos_embed[0, 1:].detach()  # type: ignore[index]
         for other in (places_PD, student.word_embed.weight, student.modality_3D):
-            # Within a factor of four of the whole token; timm's 0.02 is a factor of fifty.
+            # Within a factor of four of the whole token; timm's 0.02 is a factor of 25.
             assert 0.25 < float(other.detach().std() / tokens_XD.std()) < 4
 
     def test_a_place_has_one_code_in_pictures_and_masks_and_no_two_places_share_one(self) -> None:
