@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from umif.config import register
     from umif.encoder import Encoder, load_encoder
     from umif.models import build_model
-    from umif.readers.base import Card, Finding, LabelState, Reader, Record, Region, Text
+    from umif.readers.base import Card, Finding, LabelState, Question, Reader, Record, Region, Text
 
 __version__ = "0.1.0"
 
@@ -24,6 +24,7 @@ _LAZY = {
     "Card": "umif.readers.base",
     "Finding": "umif.readers.base",
     "LabelState": "umif.readers.base",
+    "Question": "umif.readers.base",
     "Region": "umif.readers.base",
     "Text": "umif.readers.base",
     "build_model": "umif.models",
@@ -40,6 +41,7 @@ __all__ = [
     "Encoder",
     "Finding",
     "LabelState",
+    "Question",
     "Reader",
     "Record",
     "Region",

@@ -78,6 +78,10 @@ class CorpusError(InputError):
     """A corpus that is missing, unfinished, of another format or not the one expected."""
 
 
+class LeakError(InputError):
+    """What is trained on overlaps with what is tested on, and nobody has acknowledged it."""
+
+
 class EmptyError(InputError):
     """Nothing is left to work on (no image, no pair, no patient in a split)."""
 
@@ -92,6 +96,10 @@ class CheckpointError(RunError):
 
 class StorageError(UmifError):
     """The disk refused a write (full, read-only, gone)."""
+
+
+class EndpointError(UmifError):
+    """A language model's endpoint that cannot be used: no right, no such model, or it keeps failing."""
 
 
 class LoaderError(UmifError):

@@ -185,8 +185,12 @@ def test_records_are_well_formed(name: str, built: Path) -> None:
         supervision: set[str] = {text.kind for text in record.texts}
         supervision |= {"class"} if record.findings else set()
         supervision |= {"segment"} if record.regions else set()
+        supervision |= {"question"} if record.questions else set()
         assert supervision <= set(reader.card.kinds)
         assert all(text.text == text.text.strip() != "" for text in record.texts)
+        for question in record.questions:
+            assert question.question == question.question.strip() != ""
+            assert question.answer == question.answer.strip() != ""
         for region in record.regions:
             given_shapes = {
                 "box": region.box is not None,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from umif.cli import app
 from umif.cli.arguments import spread_lists
@@ -16,10 +17,17 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 # Blocks of these pages need nothing but the demo; those of other pages read datasets that are not here.
 RUN_WHOLE = ("README.md", "CONTRIBUTING.md", "report.md")
+# These need nothing at all, and their command lines are run as well.
+RUN_ALONE = ("your_data.md",)
 
 
 def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def joined(block: str) -> list[str]:
+    """Lines, those that end with a backslash in one with the next."""
+    return re.sub(r"\\\n\s*", "", block).splitlines()
 
 
 def command_lines(page: Path) -> list[str]:
@@ -29,7 +37,7 @@ def command_lines(page: Path) -> list[str]:
         *re.findall(r"^```console\n(.*?)^```$", text, re.MULTILINE | re.DOTALL),
         *re.findall(r"^ {4}(.*)$", text, re.M),
     ]
-    lines = [line.removeprefix("$ ").strip() for block in shown for line in block.splitlines()]
+    lines = [line.removeprefix("$ ").strip() for block in shown for line in joined(block)]
     return [line for line in lines if line.startswith("umif ") and "[" not in line and "…" not in line]
 
 
@@ -61,6 +69,24 @@ def test_python_blocks_run_beside_a_demo(name: str, demo_home: Path, monkeypatch
     names: dict[str, object] = {"__name__": f"blocks_of_{page.stem}"}
     for block in blocks(page, "python"):
         exec(compile(block, str(page), "exec"), names)  # the project's own docs
+
+
+@pytest.mark.parametrize("name", RUN_ALONE)
+def test_blocks_and_command_lines_run_one_after_the_other(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (page,) = (page for page in PAGES if page.name == name)
+    names: dict[str, object] = {"__name__": f"blocks_of_{page.stem}"}
+    text = page.read_text(encoding="utf-8")
+    for language, block in re.findall(r"^```(python|console)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        if language == "python":
+            exec(compile(block, str(page), "exec"), names)  # the project's own docs
+            continue
+        for line in joined(block):
+            _, *arguments = shlex.split(line.removeprefix("$ "))
+            result = CliRunner().invoke(app, spread_lists(arguments))
+            assert result.exit_code == 0, f"{line}: {result.output} {result.exception}"
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if command_lines(page)], ids=lambda page: page.name)

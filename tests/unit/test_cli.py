@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from umif.cli import main
 from umif.cli.arguments import dataset_source, percent, spread_lists
-from umif.cli.output import plain, standard_output
+from umif.cli.output import plain, print_manifest, standard_output
 from umif.errors import InputError, UmifError
 
 
@@ -190,3 +190,22 @@ def test_when_whoever_reads_stops_reading_nothing_is_complained_about(arguments:
     command = f"{sys.executable} -m umif {arguments} | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stderr == ""
+
+
+class TestManifest:
+    def test_what_was_left_out_noted_and_not_known_is_printed(self, capsys: pytest.CaptureFixture[str]) -> None:
+        reader = {
+            "name": "table", "yielded": 2, "seen": 3, "excluded": {"image file is missing": 1},
+            "notes": {"column 'Tube' is not used": 1},
+        }  # fmt: skip
+        print_manifest(
+            Path("corpora/mine"),
+            {
+                "readers": [reader], "images": 2, "pairs": {"class": 2}, "quarantined": 0, "fingerprint": "f",
+                "unmapped": {"Drain": 2},
+            },
+        )  # fmt: skip
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == "table: 2 of 3 read (left out: 1 image file is missing)"
+        assert lines[1] == "  1 × column 'Tube' is not used"
+        assert "labels that the vocabulary does not know (kept under their own spelling): Drain (2)" in lines

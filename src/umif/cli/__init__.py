@@ -17,7 +17,16 @@ import typer
 
 from umif import __version__
 from umif.cli.arguments import dataset_source, percent, spread_lists
-from umif.cli.output import plain, print_card, print_cards, print_json, print_manifest, standard_output
+from umif.cli.output import (
+    plain,
+    print_card,
+    print_cards,
+    print_inspection,
+    print_json,
+    print_manifest,
+    standard_output,
+)
+from umif.cli.texts import texts
 from umif.errors import UmifError
 
 if TYPE_CHECKING:
@@ -108,6 +117,9 @@ def prepare(
         typer.Option(help="Keep datasets' own test and validation images, or place all patients by a hash."),
     ] = "official",
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores unless told.")] = None,
+    added: Annotated[
+        list[Path] | None, typer.Option("--texts", metavar="FILE", help="Add reports that 'umif texts' wrote.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a corpus that is there already.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -124,12 +136,99 @@ def prepare(
             workers=workers,
             overwrite=overwrite,
             progress=True,
+            texts=added or (),
         )
     answer = manifest.model_dump(mode="json")
     if as_json:
         print_json(answer)
     else:
         print_manifest(out, answer)
+
+
+app.command()(texts)
+
+
+@app.command()
+def inspect(
+    corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="Folder of the corpus.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the page; 'inspect' in the corpus's folder unless told.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores unless told.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Look a corpus over: counts, defects, sample sheets as one HTML page; lists what to leave out of training."""
+    from umif.corpus import Corpus
+    from umif.corpus.quality import inspect_corpus
+    from umif.report import write_inspection
+
+    with standard_output(reserved=as_json):
+        opened = Corpus.open(corpus)
+        found = inspect_corpus(opened, out, workers=workers, progress=True)
+        page = write_inspection(opened, found, out or corpus / "inspect")
+    answer = {**found.to_json(), "report": str(page)}
+    if as_json:
+        print_json(answer)
+    else:
+        print_inspection(answer)
+
+
+@app.command()
+def audit(
+    corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="The corpus that is trained on.")],
+    against: Annotated[
+        list[str],
+        typer.Option(
+            "--against",
+            metavar="TASK-OR-CORPUS …",
+            help="What is tested on: corpora, or tasks, which test on CORPUS's own test images.",
+        ),
+    ],
+    trained: Annotated[
+        list[str] | None, typer.Option(metavar="SPLIT", help="Split that is trained on; repeat for more. train")
+    ] = None,
+    tested: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SPLIT", help="Split of the corpora tested on; repeat for more. test"),
+    ] = None,
+    acknowledge: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="A leak that is known and accepted; repeat for more.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Also search by the features of this run or checkpoint.")
+    ] = None,
+    sight: Annotated[bool, typer.Option(help="Look for near-duplicates and equal pixels too.")] = True,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for audit.html, to look at the pairs, and audit.json.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Overlaps between what is trained on and what is tested on; exit code 1 on a leak that is not acknowledged."""
+    from umif.cli.output import print_audit
+    from umif.corpus import Corpus
+    from umif.corpus.progress import stages
+    from umif.report.audit_page import write_audit
+    from umif.tasks.audit import audit as compare
+
+    data = Corpus.open(corpus)
+    with standard_output(reserved=as_json), stages() as progress:
+        found, evaluations = compare(
+            data,
+            against,
+            trained=tuple(trained or ["train"]),
+            tested=tuple(tested or ["test"]),
+            acknowledged=acknowledge or (),
+            sight=sight,
+            model=model,
+            progress=progress,
+        )
+        page = None if out is None else write_audit(found, data, evaluations, out)
+    if as_json:
+        print_json({**found.to_json(), "report": None if page is None else str(page)})
+    else:
+        print_audit(found.to_json(), page)
+    if not found.clean:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -24,6 +24,8 @@ def spread_lists(arguments: Sequence[str]) -> list[str]:
         >>> spread_lists(["evaluate", "m", "--labels", "1%", "10,100%", "linear"])
         ['evaluate', 'm', '--labels', '1%', '--labels', '10', '--labels', '100%', 'linear']
     """
+    if arguments[:1] == ["audit"]:
+        return _spread_against(arguments)
     spread: list[str] = []
     listing = False
     for position, argument in enumerate(arguments):
@@ -44,6 +46,23 @@ def spread_lists(arguments: Sequence[str]) -> list[str]:
         else:
             listing = False
             spread.append(argument)
+    return spread
+
+
+def _spread_against(arguments: Sequence[str]) -> list[str]:
+    """Repeat `--against` before each word after it, up to the next option."""
+    spread: list[str] = []
+    listing = taken = False
+    for position, argument in enumerate(arguments):
+        if argument == "--":
+            return spread + list(arguments[position:])
+        if argument.startswith("-"):
+            listing, taken = argument == "--against", False
+            spread.append(argument)
+        else:
+            # The first word is the flag's own; the verb and the corpus come before it.
+            spread += ["--against", argument] if listing and taken else [argument]
+            taken = True
     return spread
 
 

@@ -93,6 +93,17 @@ def print_card(name: str, card: Card) -> None:
             print(f"  {label + ':':<17}" + text.strip("\n").replace("\n", "\n" + " " * 19))
 
 
+def print_inspection(answer: dict[str, Any]) -> None:
+    """Print what was found in a corpus, and where to look."""
+    for issue in answer["issues"]:
+        if issue["count"]:
+            where = ", ".join(f"{name} {count}" for name, count in issue["datasets"].items())
+            print(f"{issue['severity']:<8} {issue['count']:>7}  {issue['title']} ({where})")
+    listed = answer["quarantine"]
+    print(f"{listed['file']}: {listed['exclude']} excluded, {listed['review']} to review, {listed['added']} new")
+    print(answer["report"])
+
+
 def print_manifest(out: Path, answer: dict[str, Any]) -> None:
     """Print what a new corpus holds, and what was left out of it."""
     for reader in answer["readers"]:
@@ -101,6 +112,32 @@ def print_manifest(out: Path, answer: dict[str, Any]) -> None:
             f"{reader['name']}: {reader['yielded']} of {reader['seen']} read"
             + (f" (left out: {left_out})" if left_out else "")
         )
+        for note, count in reader["notes"].items():
+            print(f"  {count} × {note}")
     pairs = ", ".join(f"{count} {kind}" for kind, count in answer["pairs"].items())
     print(f"{out}: {answer['images']} images, pairs: {pairs}, quarantined: {answer['quarantined']}")
+    if unmapped := ", ".join(f"{label} ({count})" for label, count in answer["unmapped"].items()):
+        print(f"labels that the vocabulary does not know (kept under their own spelling): {unmapped}")
     print(f"fingerprint {answer['fingerprint']}")
+
+
+def print_audit(answer: dict[str, Any], page: Path | None) -> None:
+    """Print the leaks of an audit, what is open, and where to look at the pairs."""
+    # Plain lines: an id that a table breaks over two lines cannot be copied.
+    width = max((len(leak["id"]) for leak in answer["leaks"]), default=0)
+    for leak in answer["leaks"]:
+        met = f"{leak['count']:,} images of {leak['against']} meet {leak['left_count']:,}"
+        print(f"{leak['id']:<{width}}  {met}; acknowledged: {'yes' if leak['acknowledged'] else 'NO'}")
+    for each in answer["open_questions"]:
+        seen = "nobody looked" if each["found_by_sight"] is None else f"{each['found_by_sight']} met by sight"
+        print(f"open: {each['left']} and {each['right']} ({each['against']}): {each['note']}; {seen}")
+    for each in answer["torn"]:
+        many = {"patient": "patients", "study": "studies", "file": "files"}[each["unit"]]
+        print(f"torn over splits: {each['count']} of {each['of']} {many} of {each['dataset']}, by {each['column']}")
+    for each in answer["shortcuts"][:5]:
+        print(f"shortcut: {each['finding']} is told by {each['by']} alone with AUC {each['auc']:.3f}")
+    for name in answer["unused"]:
+        print(f"acknowledged, but not found: {name}")
+    if page is not None:
+        print(f"pairs side by side: {page}")
+    print("clean" if answer["clean"] else "it leaks: leave these images out, or acknowledge each id")

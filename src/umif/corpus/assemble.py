@@ -110,9 +110,13 @@ def _image_batches(
     start = 0
     for shard in shards:
         table = _read(folder, shard, "images")
+        if "questions" not in table.column_names:  # a shard that was finished before there were any
+            table = table.append_column("questions", pa.nulls(len(table), IMAGES.field("questions").type))
         stop = start + len(table)
         table = table.append_column("split", pa.array(splits[start:stop], pa.string()))
         for row in table.drop_columns(["jpeg"]).to_pylist():
+            if not row["questions"]:  # so that corpora without questions keep their fingerprint
+                del row["questions"]
             _feed(digest, row)
         yield from table.select(IMAGES.names).cast(IMAGES).to_batches()
         start = stop

@@ -34,6 +34,7 @@ from umif.corpus.shards import (
 )
 from umif.corpus.sources import Source, count_unmapped, read_source
 from umif.corpus.store import Corpus
+from umif.corpus.texts import GeneratedTexts
 from umif.corpus.workers import build_shards
 from umif.errors import CorpusError, EmptyError, ReaderContractError, UmifError
 
@@ -55,6 +56,7 @@ def prepare(
     workers: int | None = None,
     overwrite: bool = False,
     progress: bool = True,
+    texts: Sequence[str | Path] = (),
 ) -> Manifest:
     """Make the corpus `out` from raw dataset folders, or return at once if it is made already.
 
@@ -65,6 +67,7 @@ def prepare(
         workers: Local processes; by default one per core. 1 works in this process. The corpus is the same.
         overwrite: Replace a finished corpus that was made from other inputs.
         progress: Show a bar on standard error for work over two seconds.
+        texts: Tables that `umif texts` wrote; their reports become further pairs of their images.
 
     Raises:
         CorpusError: `out` is being built by another process, is a finished corpus of other inputs, or too large a
@@ -80,9 +83,10 @@ def prepare(
     config = config or PrepareConfig()
     folder = Path(out)
     readers = _readers(sources)
+    generated = GeneratedTexts.read([Path(file) for file in texts])
     with _locked(folder), Bar(progress) as bar:
-        read = [read_source(name, reader, bar) for name, reader in readers]
-        return _build(folder, read, config, workers or os.cpu_count() or 1, overwrite, bar)
+        read = [read_source(name, reader, bar, generated) for name, reader in readers]
+        return _build(folder, read, config, workers or os.cpu_count() or 1, overwrite, bar, generated)
 
 
 def _readers(sources: Sequence[tuple[str, str | Path]]) -> list[tuple[str, Reader]]:
@@ -118,7 +122,13 @@ def _locked(out: Path) -> Iterator[None]:
 
 
 def _build(
-    out: Path, sources: list[Source], config: PrepareConfig, workers: int, overwrite: bool, bar: Bar
+    out: Path,
+    sources: list[Source],
+    config: PrepareConfig,
+    workers: int,
+    overwrite: bool,
+    bar: Bar,
+    generated: GeneratedTexts,
 ) -> Manifest:
     encoding = Encoding(config.shorter_side, config.jpeg_quality, config.limits)
     shards = [
@@ -126,7 +136,7 @@ def _build(
         for source in sources
         for start in range(0, len(source.items), SHARD_RECORDS)
     ]
-    inputs = _inputs_key(sources, shards, config)
+    inputs = _inputs_key(sources, shards, config, generated.sha256)
     folder = out / BUILD_FOLDER
     finished = _finished(out, inputs, overwrite)
     if finished is not None:
@@ -154,17 +164,18 @@ def _build(
             dropped_regions=sum(count.dropped_regions for count in counts),
             duplicates=assembled.duplicates,
             unmapped=count_unmapped(sources),
+            generated=generated.account(),
         )
         commit(out, folder, manifest, ledger)
     return manifest
 
 
-def _inputs_key(sources: list[Source], shards: list[Shard], config: PrepareConfig) -> str:
+def _inputs_key(sources: list[Source], shards: list[Shard], config: PrepareConfig, texts: str) -> str:
     """Return a hash over everything that decides how the corpus comes out."""
     placing = [config.splits, config.split_seed, config.val_share, config.test_share]
     parts = [[FORMAT, *placing], [shard.key for shard in shards]]
     ledgers = [source.ledger for source in sources]
-    return hashlib.sha256(json.dumps([parts, ledgers]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([parts, ledgers, *([texts] if texts else [])]).encode()).hexdigest()
 
 
 def _finished(out: Path, inputs: str, overwrite: bool) -> Manifest | None:

@@ -80,6 +80,7 @@ class Manifest(BaseModel):
         quarantined: Images that could not be read; each is a line of the ledger.
         dropped_regions: Regions left out (a mask of another size, nothing inside); each is a line of the ledger.
         unmapped: Labels that the vocabulary does not know, with how often they occur; they are kept as they are.
+        generated: Texts by language models: how many, how many found no image, and their jobs, models and prompts.
         duplicates: Images whose raw file repeats that of an earlier image; they are kept, in one split.
     """
 
@@ -98,6 +99,7 @@ class Manifest(BaseModel):
     dropped_regions: int
     duplicates: int
     unmapped: dict[str, int]
+    generated: dict[str, Any] = Field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the manifest as plain JSON values."""

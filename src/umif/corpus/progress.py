@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
 _QUIET_SECONDS = 2.0
@@ -56,3 +58,19 @@ class Bar:
     ) -> None:
         if self._progress is not None:
             self._progress.stop()
+
+
+@contextmanager
+def stages(shown: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function to be called with what is being done, how far, of how much; it moves a bar."""
+    now: list[tuple[str, int]] = []
+    with Bar(shown) as bar:
+
+        def progress(what: str, done: int, total: int) -> None:
+            if not now or now[-1][0] != what or done <= now[-1][1]:
+                bar.start(what, total)
+                now.append((what, 0))
+            bar.advance(done - now[-1][1])
+            now[-1] = (what, done)
+
+        yield progress

@@ -32,6 +32,8 @@ UNKNOWN_COLOUR = (128, 128, 128)
 # Scan lines per pixel row; along x a polygon's coverage is exact.
 _SCAN_LINES = 16
 _ELLIPSE_CORNERS = 256
+# Areas that decide what lies on top are taken on one grid, whatever size is drawn.
+_AREA_GRID = 64
 # Stored fractions are float32: differences below this share of a pixel are rounding, not geometry.
 _SLACK = 1e-3
 
@@ -39,8 +41,9 @@ _SLACK = 1e-3
 def draw_regions(regions: Sequence[Mapping[str, Any]], height: int, width: int) -> NDArray[np.uint8]:
     """Return an RGB picture of the regions in their findings' colours on black.
 
-    Larger regions are painted first, so that a smaller one inside stays visible. A region whose finding is null is
-    painted in `UNKNOWN_COLOUR`.
+    Larger regions are painted first, so that a smaller one inside stays visible; of two of one area the later listed
+    lies on top. The order is that of the areas in the picture itself, so it is the same at any size of drawing. A
+    region whose finding is null is painted in `UNKNOWN_COLOUR`.
 
     Args:
         regions: Values of the column `regions` of a pair (`corpus/schema.py`).
@@ -54,13 +57,26 @@ def draw_regions(regions: Sequence[Mapping[str, Any]], height: int, width: int) 
         CorpusError: a region holds no geometry of its shape, or a mask that cannot be decoded.
     """
     masks = [region_mask(region, height, width) for region in regions]
-    order = sorted(range(len(masks)), key=lambda i: -np.count_nonzero(masks[i]))
+    areas = [_area(region) for region in regions] if len(regions) > 1 else [0.0]
+    order = sorted(range(len(masks)), key=lambda i: -areas[i])
     # Numbers are painted and turned into colours once: five times faster than painting colours.
     number = np.zeros((height, width), dtype=np.int32)
     for place, index in enumerate(order, start=1):
         np.copyto(number, place, where=masks[index])
     colours = [(0, 0, 0), *(finding_colour(regions[index].get("finding")) for index in order)]
     return np.take(np.array(colours, dtype=np.uint8), number, axis=0)
+
+
+def _area(region: Mapping[str, Any]) -> float:
+    """Return a region's share of the picture, whatever size it will be drawn at."""
+    shape = region["shape"]
+    if shape == "mask":
+        return float(decode_mask(region["mask"]).mean())
+    if shape == "rle":
+        height, width = region["size"]
+        return float(sum(region["runs"][1::2]) / (height * width))
+    # Rounded, so that one geometry listed twice, or stored twice as float32, is one area.
+    return round(float(_coverage(region, _AREA_GRID, _AREA_GRID).mean()), 7)
 
 
 def finding_colour(finding: str | None) -> tuple[int, int, int]:
@@ -83,20 +99,21 @@ def region_mask(region: Mapping[str, Any], height: int, width: int) -> Mask:
     field = {"box": "box", "ellipse": "box", "polygon": "points", "rle": "runs", "mask": "mask"}.get(shape)
     if field is None or region.get(field) is None:
         raise CorpusError(f"a region of shape {shape!r} holds no geometry", where=f"regions.{field or 'shape'}")
-    if shape == "box":
-        coverage = _box_coverage(region["box"], height, width)
-    elif shape == "ellipse":
-        coverage = _polygon_coverage(_ellipse_corners(region["box"]), height, width)
-    elif shape == "polygon":
-        coverage = _polygon_coverage(np.asarray(region["points"], dtype=np.float64).reshape(-1, 2), height, width)
-    elif shape == "rle":
-        coverage = resample(decode_runs(region["runs"], *region["size"]), height, width)
-    else:
+    if shape == "mask":
         mask = decode_mask(region["mask"])
-        if mask.shape == (height, width):
-            return mask
-        coverage = resample(mask, height, width)
-    return fill(coverage)
+        return mask if mask.shape == (height, width) else fill(resample(mask, height, width))
+    if shape == "rle":
+        return fill(resample(decode_runs(region["runs"], *region["size"]), height, width))
+    return fill(_coverage(region, height, width))
+
+
+def _coverage(region: Mapping[str, Any], height: int, width: int) -> Coverage:
+    """Return the covered share of each pixel, for the shapes that are kept as geometry."""
+    if region["shape"] == "box":
+        return _box_coverage(region["box"], height, width)
+    if region["shape"] == "ellipse":
+        return _polygon_coverage(_ellipse_corners(region["box"]), height, width)
+    return _polygon_coverage(np.asarray(region["points"], dtype=np.float64).reshape(-1, 2), height, width)
 
 
 def fill(coverage: Coverage) -> Mask:

@@ -21,6 +21,7 @@ PAIR_KINDS = ("report", "caption", "class", "segment")
 ALL_KINDS = (*PAIR_KINDS, "image")
 SPLITS = ("train", "val", "test")
 LABEL_STATES = ("present", "absent", "uncertain", "not_mentioned")
+ANSWER_TYPES = ("open", "closed")
 REGION_SHAPES = ("box", "ellipse", "polygon", "rle", "mask")
 
 # raw: the dataset's own spelling; finding: the vocabulary's id, null where it knows none; state: LABEL_STATES.
@@ -39,6 +40,18 @@ REGION = pa.struct(
         ("runs", pa.list_(pa.int32())),
         ("size", pa.list_(pa.int32())),
         ("mask", pa.binary()),
+    ]
+)
+
+# answer_type: ANSWER_TYPES or null; question_type: the dataset's own spelling; official_split: SPLITS or null, as one
+# image may have questions of several parts.
+QUESTION = pa.struct(
+    [
+        ("question", pa.string()),
+        ("answer", pa.string()),
+        ("answer_type", pa.string()),
+        ("question_type", pa.string()),
+        ("official_split", pa.string()),
     ]
 )
 
@@ -61,6 +74,7 @@ IMAGES = pa.schema(
         pa.field("official_split", pa.string()),  # the dataset's own, SPLITS or null
         pa.field("split", pa.string(), nullable=False),  # ours, by patient: SPLITS
         pa.field("findings", pa.list_(FINDING), nullable=False),
+        pa.field("questions", pa.list_(QUESTION)),  # not in corpora made before there were any
     ]
 )
 

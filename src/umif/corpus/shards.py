@@ -94,6 +94,8 @@ def shard_of(items: Sequence[Item], encoding: Encoding) -> Shard:
         stats = [_file_state(item.root / path) for path in (item.record.image, *masks)]
         known = (item.dataset, item.record, item.findings, item.region_findings, stats)
         digest.update(repr(known).encode())
+        if item.record.questions:  # not in the record's repr, so that images without any keep their keys
+            digest.update(repr(item.record.questions).encode())
     return Shard(digest.hexdigest(), items[0].dataset, tuple(items))
 
 
@@ -209,6 +211,16 @@ def _image_row(item: Item, encoding: Encoding) -> tuple[dict[str, Any], tuple[in
         "findings": [
             {"raw": finding.name, "finding": known, "state": finding.state.value}
             for finding, known in zip(record.findings, item.findings, strict=True)
+        ],
+        "questions": [
+            {
+                "question": question.question,
+                "answer": question.answer,
+                "answer_type": question.answer_type,
+                "question_type": question.question_type,
+                "official_split": question.split,
+            }
+            for question in record.questions
         ],
     }
     return row, original, stored

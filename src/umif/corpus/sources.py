@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from umif.corpus.schema import LABEL_STATES, PAIR_KINDS, SPLITS
+from umif.corpus.schema import ANSWER_TYPES, LABEL_STATES, PAIR_KINDS, SPLITS
 from umif.corpus.shards import Item, ledger_row, relative_record, relative_where
 from umif.errors import EmptyError, LayoutError, ReaderContractError
 from umif.language import vocabulary
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from umif.corpus.progress import Bar
+    from umif.corpus.texts import GeneratedTexts
     from umif.readers.base import Account, Reader, Record
 
 
@@ -36,8 +37,8 @@ class Source:
         return self.account.yielded
 
 
-def read_source(name: str, reader: Reader, bar: Bar) -> Source:
-    """Read all records of one dataset.
+def read_source(name: str, reader: Reader, bar: Bar, generated: GeneratedTexts) -> Source:
+    """Read all records of one dataset, and add what language models wrote about them.
 
     Raises:
         EmptyError: it gives none; what was left out and why is said.
@@ -58,6 +59,7 @@ def read_source(name: str, reader: Reader, bar: Bar) -> Source:
     try:
         for record in reader.read():
             _check_record(name, record)
+            record = generated.added_to(name, record)
             relative, reason = relative_record(record, reader.root), "outside the folder"
             what = "a file of the record lies outside the dataset's folder"
             if relative is not None and not _is_text(record):
@@ -105,6 +107,10 @@ def _check_record(name: str, record: Record) -> None:
         problem = f"a label's state is none of {', '.join(LABEL_STATES)}"
     elif any(text.kind not in PAIR_KINDS[:2] for text in record.texts):
         problem = f"a text's kind is none of {', '.join(PAIR_KINDS[:2])}"
+    elif any(question.split not in (None, *SPLITS) for question in record.questions):
+        problem = f"a question's split is none of {', '.join(SPLITS)}"
+    elif any(question.answer_type not in (None, *ANSWER_TYPES) for question in record.questions):
+        problem = f"a question's answer_type is none of {', '.join(ANSWER_TYPES)}"
     else:
         return
     raise ReaderContractError(
@@ -117,6 +123,8 @@ def _is_text(record: Record) -> bool:
     words = [record.image_id, str(record.image), record.patient, record.patient_namespace, record.study, record.view]
     words += [record.where, *(text.text for text in record.texts), *(finding.name for finding in record.findings)]
     words += [region.finding for region in record.regions]
+    for question in record.questions:
+        words += [question.question, question.answer, question.question_type]
     try:
         "".join(word for word in words if word).encode()
     except UnicodeEncodeError:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from umif.corpus.manifest import Manifest
 
-# Columns that hold pictures and geometry are read only when asked for.
-_HEAVY = {"jpeg", "regions"}
+# Columns that hold pictures, geometry and questions are read only when asked for.
+_HEAVY = {"jpeg", "regions", "questions"}
 
 
 class Corpus:
@@ -70,7 +70,7 @@ class Corpus:
         return self.path / LEDGER
 
     def images_table(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return all images in row order; without `columns`, all but the pictures (`schema.IMAGES`)."""
+        """Return all images in row order; without `columns`, all but pictures and questions (`schema.IMAGES`)."""
         return self._table(IMAGES_FOLDER, IMAGES, columns)
 
     def pairs_table(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -83,10 +83,22 @@ class Corpus:
         found: list[dict[str, Any]] = self._take(PAIRS_FOLDER, rows, names).to_pylist()
         return found
 
+    def take_images(self, rows: ArrayLike, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Return some columns of the images of `rows`, in that order and as often as named."""
+        found: list[dict[str, Any]] = self._take(IMAGES_FOLDER, rows, _known(columns, IMAGES)).to_pylist()
+        return found
+
     def take_jpegs(self, image_rows: ArrayLike) -> list[bytes]:
         """Return the pictures of `image_rows` as 8-bit grey JPEG, in that order and as often as named."""
         found: list[bytes] = self._take(IMAGES_FOLDER, image_rows, ["jpeg"]).column("jpeg").to_pylist()
         return found
+
+    def take_questions(self, image_rows: ArrayLike) -> list[list[dict[str, Any]]]:
+        """Return the questions (`schema.QUESTION`) of each of `image_rows`, in that order; mostly there are none."""
+        if "questions" not in self._dataset(IMAGES_FOLDER).schema.names:
+            return [[] for _ in np.asarray(image_rows, dtype=np.int64).reshape(-1)]
+        found = self._take(IMAGES_FOLDER, image_rows, ["questions"]).column("questions").to_pylist()
+        return [questions or [] for questions in found]
 
     def texts(self, split: str | None = None) -> Iterator[str]:
         """Yield the text of every report and caption pair, of one split or of all, in row order."""
@@ -94,6 +106,20 @@ class Corpus:
         dataset = self._dataset(PAIRS_FOLDER)
         for batch in dataset.to_batches(columns=["text"], filter=chosen or "text IS NOT NULL", scan_in_order=True):
             yield from batch.column("text").to_pylist()
+
+    def image_batches(self, columns: Sequence[str], batch_rows: int = 2048) -> Iterator[pa.RecordBatch]:
+        """Yield some columns of all images in row order, a few thousand rows at a time."""
+        yield from self._dataset(IMAGES_FOLDER).to_batches(
+            columns=list(_known(columns, IMAGES)), batch_size=batch_rows, scan_in_order=True
+        )
+
+    def pair_batches(
+        self, columns: Sequence[str], batch_rows: int = 2048, where: str | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield some columns of all pairs, or of those of an SQL condition, in row order, a few thousand at a time."""
+        yield from self._dataset(PAIRS_FOLDER).to_batches(
+            columns=list(_known(columns, PAIRS)), batch_size=batch_rows, filter=where, scan_in_order=True
+        )
 
     def pair_rows(
         self, kind: str, split: str | None = None, datasets: Sequence[str] | None = None

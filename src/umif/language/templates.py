@@ -1,14 +1,14 @@
 """Label sets ↔ text passages: a bank of sentences, a writer that mixes them, and the reader that takes them apart.
 
-A passage states findings as present, absent or uncertain and never mentions what its labels do not. Labels carry no
-severity or place, so none is written. The bank is `templates.yaml` beside this file; `load_templates(path)` reads
+A passage states findings as present, absent or uncertain and never mentions what its labels do not. A degree or a place
+is written only where `details` gives one. The bank is `templates.yaml` beside this file; `load_templates(path)` reads
 another one.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -17,17 +17,20 @@ from pydantic import Field, field_validator, model_validator
 
 from umif.config import Config, parse_config
 from umif.errors import ConfigError
+from umif.language.details import Detail, DetailBank, check_detail, read_detailed, write_detailed
+from umif.language.sentences import SLOT, VERBS, check_sentences, fill
 from umif.language.vocabulary import Vocabulary, VocabularyEntry, Wording, read_data, vocabulary
 from umif.readers.base import LabelState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
 
 DATA = Path(__file__).with_name("templates.yaml")
 NO_FINDING = "no_finding"
 PROMPTS = 4
+_NO_DETAIL = Detail()
 Uncertain = Literal["worded", "left_out"]
 Wordiness = Literal["varied", "plain"]
 # Where two labels of one image name the same finding, the one that says more stands.
@@ -35,27 +38,26 @@ _WEIGHT = {LabelState.PRESENT: 3, LabelState.UNCERTAIN: 2, LabelState.ABSENT: 1,
 _JOINT_SHARE = {LabelState.PRESENT: 0.25, LabelState.ABSENT: 0.5, LabelState.UNCERTAIN: 0.25}
 _LARGEST_JOINT = 4
 _CONJUNCTION = {LabelState.PRESENT: "and", LabelState.ABSENT: "or", LabelState.UNCERTAIN: "or"}
-_VERBS = {"is": ("is", "are"), "was": ("was", "were"), "has": ("has", "have")}
-_SLOT = re.compile(r"\{(\w+)\}")
 _LIST = re.compile(r",\s+|\s+and\s+|\s+or\s+")
 
 
 class Bank(Config):
-    """The sentences of one state: for signs and diagnoses alike, for signs alone, and for several findings at once."""
+    """The sentences of one state: for signs and diagnoses, for signs alone, for several findings, with details."""
 
     any: tuple[str, ...] = Field(min_length=1)
     sign: tuple[str, ...] = ()
     joint: tuple[str, ...] = ()
+    detailed: DetailBank = DetailBank()
 
     @field_validator("any", "sign")
     @classmethod
     def _one_slot(cls, sentences: tuple[str, ...]) -> tuple[str, ...]:
-        return _check(sentences, {"finding", "a_finding"})
+        return check_sentences(sentences, {"finding", "a_finding"})
 
     @field_validator("joint")
     @classmethod
     def _list_slot(cls, sentences: tuple[str, ...]) -> tuple[str, ...]:
-        return _check(sentences, {"findings", "a_findings"})
+        return check_sentences(sentences, {"findings", "a_findings"})
 
 
 class Templates(Config):
@@ -72,10 +74,12 @@ class Templates(Config):
     @field_validator("normal", "not_normal", "maybe_normal", "opening")
     @classmethod
     def _no_slot(cls, sentences: tuple[str, ...]) -> tuple[str, ...]:
-        return _check(sentences, set())
+        return check_sentences(sentences, set())
 
     @model_validator(mode="after")
     def _one_meaning(self) -> Templates:
+        if self.absent.detailed.sentences():
+            raise ValueError("absent.detailed: what is absent has neither degree nor place")
         meanings: dict[str, str] = {}
         for name, sentence in self._named():
             known = meanings.setdefault(sentence.casefold(), name.split(".")[0])
@@ -87,6 +91,7 @@ class Templates(Config):
         for state in ("present", "absent", "uncertain"):
             bank = self.bank(LabelState(state))
             yield from ((f"{state}.{part}", s) for part in ("any", "sign", "joint") for s in getattr(bank, part))
+            yield from ((f"{state}.detailed", s) for s in bank.detailed.sentences())
         for name in ("normal", "not_normal", "maybe_normal", "opening"):
             yield from ((name, sentence) for sentence in getattr(self, name))
 
@@ -112,24 +117,12 @@ class Templates(Config):
         cut = {name: getattr(self, name)[:PROMPTS] for name in ("normal", "not_normal", "maybe_normal")}
         for name in ("present", "absent", "uncertain"):
             bank = self.bank(LabelState(name))
-            cut[name] = Bank(any=bank.any[:PROMPTS], sign=bank.sign[:PROMPTS], joint=bank.joint[:PROMPTS])
+            first = {part: getattr(bank, part)[:PROMPTS] for part in ("any", "sign", "joint")}
+            cut[name] = Bank(**first, detailed=bank.detailed)
         return Templates(**cut)
 
     def __len__(self) -> int:
         return sum(1 for _ in self._named())
-
-
-def _check(sentences: tuple[str, ...], wanted: set[str]) -> tuple[str, ...]:
-    for sentence in sentences:
-        slots = _SLOT.findall(sentence)
-        own = [slot for slot in slots if slot not in _VERBS]
-        if len(own) != bool(wanted) or not set(own) <= wanted or (not wanted and slots):
-            raise ValueError(
-                f"{sentence!r} must hold {' or '.join(sorted(wanted)) or 'no slot'} once and no other slot"
-            )
-        if re.search(r"[.,;{}]", _SLOT.sub("", sentence)):
-            raise ValueError(f"{sentence!r} holds a full stop, comma, semicolon or stray brace")
-    return sentences
 
 
 def load_templates(path: str | Path) -> Templates:
@@ -157,10 +150,15 @@ class _Statement:
     state: LabelState
     plural: bool = False
     diagnosis: bool = True
+    detail: Detail = _NO_DETAIL
 
     @property
     def is_whole(self) -> bool:
         return self.entry is not None and self.entry.id == NO_FINDING
+
+    @property
+    def is_joinable(self) -> bool:
+        return self.entry is not None and not self.is_whole and not self.detail
 
 
 @dataclass(slots=True)
@@ -186,9 +184,9 @@ class _Writer:
             first = statements.pop()
             group = [first]
             joint = self.bank.bank(first.state).joint
-            if joint and not first.is_whole and self.rng.random() < _JOINT_SHARE[first.state]:
+            if joint and not first.is_whole and not first.detail and self.rng.random() < _JOINT_SHARE[first.state]:
                 size = int(self.rng.integers(2, _LARGEST_JOINT + 1))
-                others = [s for s in statements if s.state == first.state and not s.is_whole and s.entry][: size - 1]
+                others = [s for s in statements if s.state == first.state and s.is_joinable][: size - 1]
                 if first.entry:
                     group += others
                     statements[:] = [s for s in statements if s not in others]
@@ -197,6 +195,12 @@ class _Writer:
     def single(self, statement: _Statement) -> str:
         if statement.is_whole:
             return self.pick(self.bank.whole(statement.state))
+        if statement.detail:
+            fitting = self.bank.bank(statement.state).detailed.fitting(statement.detail, diagnosis=statement.diagnosis)
+            if fitting:
+                sentence, wording = self.pick(fitting), self.wording(statement)
+                words = statement.detail, self.rng
+                return write_detailed(sentence, wording, *words, plural=statement.plural, plain=self.plain)
         sentences = self.bank.single(statement.state, diagnosis=statement.diagnosis)
         sentence = self.pick(sentences[:PROMPTS] if self.plain else sentences)
         return fill(sentence, self.wording(statement), plural=statement.plural)
@@ -212,13 +216,6 @@ class _Writer:
         return sentence.replace("{a_findings}", listed([w.with_article for w in wordings]))
 
 
-def fill(sentence: str, wording: Wording, *, plural: bool) -> str:
-    """Return a sentence with its slots filled for one finding."""
-    values = {"finding": wording.words, "a_finding": wording.with_article}
-    values |= {slot: forms[plural] for slot, forms in _VERBS.items()}
-    return _SLOT.sub(lambda match: values[match[1]], sentence)
-
-
 def write_passage(
     findings: Sequence[tuple[str, LabelState | str]],
     rng: np.random.Generator,
@@ -226,6 +223,7 @@ def write_passage(
     uncertain: Uncertain = "worded",
     wording: Wordiness = "varied",
     max_statements: int = 12,
+    details: Mapping[str, Detail] | None = None,
     words: Vocabulary | None = None,
     bank: Templates | None = None,
 ) -> str:
@@ -242,6 +240,8 @@ def write_passage(
         wording: `varied` draws from the whole bank and all spellings; `plain` from the sentences that prompts are made
             of, each finding by its name, in sentence case.
         max_statements: Largest number of findings stated.
+        details: Degree and places of findings, by the name that `findings` gives them; worded where the finding is
+            present or uncertain. Without them the draw is the same as ever.
         words: Another vocabulary than UmiF's own.
         bank: Another bank of sentences than UmiF's own.
 
@@ -249,9 +249,9 @@ def write_passage(
         The passage; empty if there is nothing to say.
 
     Raises:
-        ConfigError: a state is none of the four.
+        ConfigError: a state is none of the four, or a detail is unknown.
     """
-    statements = _statements(findings, words or vocabulary())
+    statements = _statements(findings, words or vocabulary(), details or {})
     if uncertain == "left_out":
         statements = [s for s in statements if s.state != LabelState.UNCERTAIN]
     if not statements or max_statements < 1:
@@ -273,22 +273,29 @@ def _plain(bank: Templates) -> Templates:
     return bank.plain()
 
 
-def _statements(findings: Sequence[tuple[str, LabelState | str]], words: Vocabulary) -> list[_Statement]:
+def _statements(
+    findings: Sequence[tuple[str, LabelState | str]], words: Vocabulary, details: Mapping[str, Detail]
+) -> list[_Statement]:
+    known: dict[str, Detail] = {}
     states: dict[str, LabelState] = {}
     entries: dict[str, VocabularyEntry | None] = {}
     for raw, given in findings:
         try:
             state = LabelState(given)
         except ValueError:
-            known = ", ".join(LabelState)
-            raise ConfigError(f"{given!r} is no label state", where=raw, fix=f"known: {known}") from None
+            options = ", ".join(LabelState)
+            raise ConfigError(f"{given!r} is no label state", where=raw, fix=f"known: {options}") from None
         entry = words.find(raw)
         key = entry.id if entry else f"?{raw}"
         entries[key] = entry
         if _WEIGHT[state] >= _WEIGHT[states.get(key, LabelState.NOT_MENTIONED)]:
             states[key] = state
+            if entry and raw in details and state in (LabelState.PRESENT, LabelState.UNCERTAIN):
+                known[key] = check_detail(details[raw], raw)
+            elif state == LabelState.ABSENT:
+                known.pop(key, None)
     return [
-        statement
+        replace(statement, detail=known.get(key, _NO_DETAIL))
         for key, state in states.items()
         if state != LabelState.NOT_MENTIONED and (statement := _statement(key, entries[key], state))
     ]
@@ -325,27 +332,46 @@ def read_passage(text: str, *, words: Vocabulary | None = None, bank: Templates 
     Raises:
         ConfigError: a sentence can be read in two ways, so the bank is ambiguous.
     """
-    known, patterns = words or vocabulary(), _patterns(bank or templates())
-    states: dict[str, LabelState] = {}
-    for sentence in re.split(r"[.;]", text):
-        readings = {reading for pattern in patterns for reading in _readings(sentence.strip(), pattern, known)}
+    return {key: state for key, (state, _) in read_details(text, words=words, bank=bank).items()}
+
+
+def read_details(
+    text: str, *, words: Vocabulary | None = None, bank: Templates | None = None
+) -> dict[str, tuple[LabelState, Detail]]:
+    """Take a passage apart as `read_passage` does, with each finding's degree and places.
+
+    Raises:
+        ConfigError: a sentence can be read in two ways, so the bank is ambiguous.
+    """
+    known, sentences = words or vocabulary(), bank or templates()
+    states: dict[str, tuple[LabelState, Detail]] = {}
+    for part in re.split(r"[.;]", text):
+        sentence = part.strip()
+        readings = {
+            (ids, state, Detail())
+            for pattern in _patterns(sentences)
+            for ids, state in _readings(sentence, pattern, known)
+        }
+        for state in (LabelState.PRESENT, LabelState.UNCERTAIN):
+            detailed = read_detailed(sentence, sentences.bank(state).detailed.sentences(), known)
+            readings |= {((finding,), state, detail) for finding, detail in detailed}
         if len(readings) > 1:
-            raise ConfigError(f"{sentence.strip()!r} can be read in {len(readings)} ways", fix="reword the bank")
-        for ids, state in readings:
-            states.update(dict.fromkeys(ids, state))
+            raise ConfigError(f"{sentence!r} can be read in {len(readings)} ways", fix="reword the bank")
+        for ids, state, detail in readings:
+            states.update(dict.fromkeys(ids, (state, detail)))
     return states
 
 
 @cache
 def _patterns(bank: Templates) -> tuple[tuple[re.Pattern[str], LabelState, bool], ...]:
     """(pattern, state, whether it lists several findings) of every sentence."""
-    slots = {slot: "(?:" + "|".join(forms) + ")" for slot, forms in _VERBS.items()}
+    slots = {slot: "(?:" + "|".join(forms) + ")" for slot, forms in VERBS.items()}
     slots |= dict.fromkeys(("finding", "a_finding", "findings", "a_findings"), "(.+?)")
     patterns = []
     for state in (LabelState.PRESENT, LabelState.ABSENT, LabelState.UNCERTAIN):
         group = bank.bank(state)
         for sentence in (*group.any, *group.sign, *group.joint, *bank.whole(state)):
-            parts = _SLOT.split(sentence)
+            parts = SLOT.split(sentence)
             regex = "".join(slots[part] if index % 2 else re.escape(part) for index, part in enumerate(parts))
             patterns.append((re.compile(regex, re.IGNORECASE), state, sentence in group.joint))
     return tuple(patterns)

@@ -23,7 +23,8 @@ Access = Literal["built-in", "open", "registration", "credentialed", "private"]
 Split = Literal["train", "val", "test"]
 TextKind = Literal["report", "caption"]
 TextSource = Literal["report", "notes", "caption", "template", "llm"]
-SUPERVISION = ("report", "caption", "class", "segment")
+AnswerType = Literal["open", "closed"]
+SUPERVISION = ("report", "caption", "class", "segment", "question")
 
 
 class LabelState(StrEnum):
@@ -37,19 +38,24 @@ class LabelState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One label of one image: the dataset's own spelling and its state."""
+    """One label of one image: the dataset's own spelling and its state, and where it is seen if that is said.
+
+    `locations` is not in `repr`, as a corpus does not store it: what it holds of a record stays the same.
+    """
 
     name: str
     state: LabelState
+    locations: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text about an image; `source` tells whether a person wrote it."""
+    """A text about an image; `source` tells whether a person wrote it, `language` (ISO 639-1) in which language."""
 
     kind: TextKind
     text: str
     source: TextSource
+    language: str = field(default="en", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,25 @@ class Region:
     frame: tuple[int, int] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question about an image, and its answer.
+
+    Attributes:
+        question: As the dataset asks it, without marks for those who wrote it (`-yes/no`).
+        answer: Always text; numbers are written out as the dataset has them.
+        answer_type: `closed` where the dataset offers the answers (not only yes or no), `open` where it does not.
+        question_type: What it asks about, in the dataset's own spelling.
+        split: The dataset's official part, which may differ between the questions of one image.
+    """
+
+    question: str
+    answer: str
+    answer_type: AnswerType | None = None
+    question_type: str | None = None
+    split: Split | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """One radiograph and every supervision that its dataset has for it.
@@ -89,6 +114,8 @@ class Record:
         view: `PA`, `AP`, `LATERAL`, … as the dataset spells it; `None` = not stated.
         sex: `F`, `M` or `None`.
         split: The dataset's official split, if it has one.
+        questions: Questions with answers. Not in `repr`: a corpus knows unchanged records by it, and those without
+            questions are to stay what they were.
         where: `file:line` that the labels came from.
     """
 
@@ -104,6 +131,7 @@ class Record:
     texts: tuple[Text, ...] = ()
     findings: tuple[Finding, ...] = ()
     regions: tuple[Region, ...] = ()
+    questions: tuple[Question, ...] = field(default=(), repr=False)
     where: str | None = None
 
 

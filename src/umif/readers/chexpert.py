@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from umif.config import register
 from umif.errors import LayoutError
@@ -14,9 +14,8 @@ from umif.readers.patients import parse_age, parse_sex
 from umif.readers.tables import read_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
-    from typing import Literal
 
     from umif.readers.base import Split
     from umif.readers.tables import Row
@@ -38,7 +37,14 @@ TABLES: dict[str, tuple[str, Split]] = {
     "test_labels.csv": ("test", "test"),
 }
 _VIEW_COLUMNS = ("Sex", "Age", "Frontal/Lateral", "AP/PA")
-_PATH = re.compile(r"(patient\d{5,6})/(study\d{1,3})/view\d{1,2}_(frontal|lateral)\.jpg")
+# `Path` begins with the release's name, in the package of the test labels with the part.
+_PATH = re.compile(
+    r"(?:(?!\.{1,2}/)[^/\\:\0]+/)?((train|valid|test)/(patient\d{5,6})/(study\d{1,3})/view\d{1,2}_(frontal|lateral)\.jpg)"
+)
+# On disk, a batch may hold the part's folder or the patients' themselves.
+_PICTURE = re.compile(
+    r"(?:.*?/)??(?:(train|valid|test)/)?(patient\d{5,6}/study\d{1,3}/view\d{1,2}_(?:frontal|lateral))\.\w+"
+)
 _BATCH = "CheXpert-v1.0"  # newer downloads come as `CheXpert-v1.0 batch 2 (train 1)` and so on
 
 
@@ -59,10 +65,56 @@ def _findings(cells: tuple[tuple[str, str], ...]) -> tuple[Finding, ...]:
     return tuple(Finding(column, STATES[cell]) for column, cell in cells)
 
 
-def parse_path(path: str) -> tuple[str, str, Literal["frontal", "lateral"]] | None:
-    """Return (patient, study, side) of `…/patient00001/study1/view1_frontal.jpg`; `None` if it is no such path."""
-    match = _PATH.fullmatch("/".join(path.split("/")[-3:]))
-    return (match[1], f"{match[1]}/{match[2]}", "frontal" if match[3] == "frontal" else "lateral") if match else None
+class ImagePath(NamedTuple):
+    """What a path of the tables says: the image's id, its part, patient and study, and the side it was taken from."""
+
+    item: str
+    part: str
+    patient: str
+    study: str
+    side: str
+
+
+def parse_path(row: Row, column: str) -> ImagePath | None:
+    """Return what a path `…/train/patient00001/study1/view1_frontal.jpg` says; `None` if it leaves the folder.
+
+    Raises:
+        TableError: it is no such path.
+    """
+    match = _PATH.fullmatch(row[column])
+    if match is not None:
+        return ImagePath(match[1], match[2], match[3], f"{match[3]}/{match[4]}", match[5])
+    if relative_name(row[column]) is None:
+        return None
+    raise row.error(f"{column!r} is {row[column]!r}", fix="expected …/train/patient…/study…/view…_frontal.jpg")
+
+
+class Pictures:
+    """The pictures below a root by part, patient, study and view; each is asked for at most once a row."""
+
+    def __init__(self, reader: Reader, folders: Iterable[Path]) -> None:
+        self._reader = reader
+        self._found: dict[str, Path] = {}
+        self._used: set[str] = set()
+        for folder in folders:
+            for relative, path in pictures(reader, folder):
+                match = _PICTURE.fullmatch(relative)
+                if match is None:
+                    reader.exclude(relative, "file name is not patient/study/view")
+                elif self._found.setdefault(f"{match[1]}/{match[2]}" if match[1] else match[2], path) is not path:
+                    reader.exclude(relative, "the same image is in another folder")
+
+    def take(self, item: str) -> Path | None:
+        """Return the picture of an image id, whatever its suffix; `None` if there is none."""
+        key = item.rpartition(".")[0]
+        key = key if key in self._found else key.partition("/")[2]
+        self._used.add(key)
+        return self._found.get(key)
+
+    def exclude_rest(self, reason: str) -> None:
+        """Exclude every picture that was not taken."""
+        for key in sorted(self._found.keys() - self._used):
+            self._reader.exclude(self._found[key].relative_to(self._reader.root).as_posix(), reason)
 
 
 def parse_adult_age(reader: Reader, text: str) -> float | None:
@@ -115,20 +167,18 @@ class Chexpert(Reader):
         tables = [(path, *TABLES[name]) for name in TABLES if (path := self._table(name)) is not None]
         if not tables:
             self.require("train.csv")
-        on_disk = self._pictures()
+        on_disk = Pictures(self, self._folders())
         found: dict[str, Record] = {}
-        for path, part, split in tables:
-            for item, row in self._rows(path, part):
-                picture = on_disk.get(item) or on_disk.get(item.partition("/")[2])
+        for table, part, split in tables:
+            for named, row in self._rows(table, part):
+                picture = on_disk.take(named.item)
                 if picture is None:
-                    self.exclude(item, "image file is missing", row.where)
+                    self.exclude(named.item, "image file is missing", row.where)
                 else:
-                    found[item] = self._record(item, picture, row, split)
-        used = {record.image for record in found.values()}
+                    found[named.item] = self._record(named, picture, row, split)
         for item in sorted(found):
             yield found[item]
-        for picture in sorted(set(on_disk.values()) - used):
-            self.exclude(picture.relative_to(self.root).as_posix(), "no row in the tables")
+        on_disk.exclude_rest("no row in the tables")
 
     def _table(self, name: str) -> Path | None:
         batches = sorted(p for p in self.root.iterdir() if p.is_dir() and p.name.startswith(_BATCH))
@@ -140,55 +190,41 @@ class Chexpert(Reader):
             self.require(name)
         return None
 
-    def _pictures(self) -> dict[str, Path]:
+    def _folders(self) -> list[Path]:
         parts = [part for part, _ in TABLES.values()]
         folders = [p for p in self.root.iterdir() if p.is_dir() and (p.name in parts or p.name.startswith(_BATCH))]
         if not folders:
-            raise LayoutError(
-                "no folder of pictures here", where=self.root, fix=f"expected layout:\n{self.card.layout}"
-            )
-        found: dict[str, Path] = {}
-        for folder in sorted(folders, key=lambda path: (path.name not in parts, path)):
-            for relative, path in pictures(self, folder):
-                names = relative.split("/")
-                # A batch may hold the part's folder or the patients' themselves.
-                key = "/".join(names[-4:] if names[-4:-3] and names[-4] in parts else names[-3:])
-                if parse_path(relative) is None:
-                    self.exclude(relative, "file name is not patient/study/view")
-                elif found.setdefault(key, path) is not path:
-                    self.exclude(relative, "the same image is in another folder")
-        return found
+            fix = f"expected layout:\n{self.card.layout}"
+            raise LayoutError("no folder of pictures here", where=self.root, fix=fix)
+        return sorted(folders, key=lambda path: (path.name not in parts, path))
 
-    def _rows(self, table: Path, part: str) -> Iterator[tuple[str, Row]]:
+    def _rows(self, table: Path, part: str) -> Iterator[tuple[ImagePath, Row]]:
         required = ("Path", *FINDINGS) if part == "test" else ("Path", *_VIEW_COLUMNS, *FINDINGS)
         seen: dict[str, tuple[int, int]] = {}
         for row in read_table(table, required, _VIEW_COLUMNS if part == "test" else ()):
-            name = relative_name(row["Path"])
-            if name is None:
+            path = parse_path(row, "Path")
+            if path is None:
                 self.exclude(f"{row.where} {row['Path']!a}", "path leaves the folder", row.where)
                 continue
-            item = "/".join(name.split("/")[-4:])
-            if not item.startswith(f"{part}/") or parse_path(item) is None:
-                fix = f"expected CheXpert-v1.0/{part}/patient…/study…/view…_frontal.jpg"
-                raise row.error(f"the path is {row['Path']!r}", fix=fix)
+            if path.part != part:
+                raise row.error(f"the path is {row['Path']!r}", fix=f"expected CheXpert-v1.0/{part}/patient…")
             cells = hash(tuple(row.cells.values()))
-            line, known = seen.setdefault(item, (row.line, cells))
+            line, known = seen.setdefault(path.item, (row.line, cells))
             if known != cells:
-                raise row.error(f"{item!r} has another row with other values, at line {line}")
+                raise row.error(f"{path.item!r} has another row with other values, at line {line}")
             if line == row.line:
-                yield item, row
+                yield path, row
             else:
                 self.note("repeated row, equal")
 
-    def _record(self, item: str, picture: Path, row: Row, split: Split) -> Record:
-        patient, study, side = parse_path(item) or ("", "", "")
+    def _record(self, path: ImagePath, picture: Path, row: Row, split: Split) -> Record:
         return Record(
             image=picture,
-            image_id=item,
-            patient=patient,
+            image_id=path.item,
+            patient=path.patient,
             patient_namespace=NAMESPACE,
-            study=study,
-            view=row.get("AP/PA") or row.get("Frontal/Lateral") or side.capitalize(),
+            study=path.study,
+            view=row.get("AP/PA") or row.get("Frontal/Lateral") or path.side.capitalize(),
             sex=parse_sex(self, row.get("Sex")),
             age_years=parse_adult_age(self, row.get("Age")),
             split=split,

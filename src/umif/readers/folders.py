@@ -43,8 +43,10 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def pictures(reader: Reader, folder: Path) -> Iterator[tuple[str, Path]]:
+def pictures(reader: Reader, folder: Path, *, any_suffix: bool = False) -> Iterator[tuple[str, Path]]:
     """Yield (path relative to the reader's root, path) of every picture under `folder`, sorted.
+
+    With `any_suffix` every file that is not hidden counts as a picture: some releases name DICOM files by a bare UID.
 
     Links are followed, loops are not. What is no picture is counted as a note; a picture whose name is no valid text
     cannot stand in any table and is excluded.
@@ -54,7 +56,7 @@ def pictures(reader: Reader, folder: Path) -> Iterator[tuple[str, Path]]:
     """
     for path in sorted(_files(folder)):
         relative = path.relative_to(reader.root).as_posix()
-        if path.name.startswith(".") or path.suffix.lower() not in PICTURE_SUFFIXES:
+        if path.name.startswith(".") or not (any_suffix or path.suffix.lower() in PICTURE_SUFFIXES):
             reader.note("file that is no picture")
         elif not is_file(path):
             reader.note("link that leads nowhere")

@@ -30,6 +30,10 @@ FINDINGS = (
     "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema", "Fibrosis", "Hernia",
     "Infiltration", "Mass", "Nodule", "Pleural_Thickening", "Pneumonia", "Pneumothorax",
 )  # fmt: skip
+# Labels by radiologists for some images, as they are passed on in one table.
+EXPERTS = "google2019_nih-chest-xray-labels.csv"
+EXPERT_FINDINGS = ("Fracture", "Pneumothorax", "Airspace opacity", "Nodule or mass")
+_ANSWERS = {"YES": LabelState.PRESENT, "NO": LabelState.ABSENT}
 # The box list spells one of them differently.
 BOX_FINDINGS = (*FINDINGS, "Infiltrate")
 _BOX_COLUMNS = ("Image Index", "Finding Label", "x", "y", "w", "h")
@@ -47,7 +51,8 @@ class NihChestxray14(Reader):
     """Reader of NIH ChestX-ray14.
 
     The labels are mined from reports: a finding that is not listed is not mentioned, which is no negative, so only
-    listed ones are given. The official lists give the splits `test` and `train` (`train_val_list.txt`).
+    listed ones are given. The official lists give the splits `test` and `train` (`train_val_list.txt`). Radiologists'
+    labels, where their table is here, are present or absent; where they differ from the mined ones, they hold.
     """
 
     card: ClassVar[Card] = Card(
@@ -62,6 +67,7 @@ class NihChestxray14(Reader):
             "Data_Entry_2017_v2020.csv                  (or Data_Entry_2017.csv)\n"
             "BBox_List_2017.csv                         (optional)\n"
             "train_val_list.txt, test_list.txt          (optional, both or none)\n"
+            "google2019_nih-chest-xray-labels.csv       (optional: four findings by radiologists)\n"
             "images/*.png or images_001/images/*.png … images_012/images/*.png"
         ),
         overlaps=(
@@ -69,9 +75,10 @@ class NihChestxray14(Reader):
             "SIIM-ACR pneumothorax: all its images are NIH images, no public map",
             "COVIDx test: 200 of its images come from RSNA, so from NIH",
             "the 880 images with boxes are in the official test list",
+            "of the radiologists' labels the part `test` is in the official test list, the part `val` is not",
         ),
         excluded="images without a row in the table; rows whose file is missing",
-        checked_against="772 images of 537 patients, 39 boxes and both official lists",
+        checked_against="772 images of 537 patients, 39 boxes, both lists and radiologists' labels of 32",
     )
 
     def records(self) -> Iterator[Record]:
@@ -79,6 +86,7 @@ class NihChestxray14(Reader):
         table = self._table()
         rows = self._rows(table)
         boxes = self._boxes()
+        experts = self._experts()
         splits = self._splits()
         on_disk = self._pictures()
         for name in sorted(rows.keys() | on_disk.keys()):
@@ -88,7 +96,10 @@ class NihChestxray14(Reader):
             elif name not in on_disk:
                 self.exclude(name, "image file is missing", row.where)
             else:
-                yield self._record(on_disk[name], row, tuple(boxes.pop(name, ())), splits.get(name))
+                findings = self._with_experts(_findings(row), experts.pop(name, {}))
+                yield self._record(on_disk[name], row, findings, tuple(boxes.pop(name, ())), splits.get(name))
+        if experts:
+            self.note("radiologists' labels of an image that is not read", len(experts))
         if boxes:
             self.note("box of an image that is not read", sum(map(len, boxes.values())))
 
@@ -133,6 +144,35 @@ class NihChestxray14(Reader):
             boxes[row["Image Index"]].append(Region(label, "box", box=(x, y, width, height), frame=FRAME))
         return boxes
 
+    def _experts(self) -> dict[str, dict[str, LabelState]]:
+        """Return what radiologists saw, by image."""
+        answers: dict[str, dict[str, LabelState]] = {}
+        path = self.root / EXPERTS
+        for row in read_table(path, ("Image Index", *EXPERT_FINDINGS)) if path.exists() else ():
+            for name in EXPERT_FINDINGS:
+                if row[name] not in _ANSWERS:
+                    raise row.error(f"{name!r} is {row[name]!r:.40}", fix="expected YES or NO")
+            states = {name: _ANSWERS[row[name]] for name in EXPERT_FINDINGS}
+            known = answers.setdefault(row["Image Index"], states)
+            if known != states:
+                raise row.error(f"{row['Image Index']!r} has another row with other values")
+            if known is not states:
+                self.note("repeated row, equal")
+        return answers
+
+    def _with_experts(self, mined: tuple[Finding, ...], answers: dict[str, LabelState]) -> tuple[Finding, ...]:
+        """Return mined findings and radiologists' labels as one list in which nothing has two states."""
+        kept = []
+        seen = LabelState.PRESENT in answers.values()
+        for finding in mined:
+            if finding.name == NO_FINDING and seen:
+                self.note(f"{NO_FINDING!r} where radiologists saw something: left out")
+            elif answers.get(finding.name, finding.state) != finding.state:
+                self.note(f"mined {finding.name!r} that radiologists did not see: theirs holds")
+            elif finding.name not in answers:
+                kept.append(finding)
+        return (*kept, *(Finding(name, state) for name, state in answers.items()))
+
     def _splits(self) -> dict[str, Split]:
         found = [name for name in LISTS if (self.root / name).exists()]
         if not found:
@@ -164,7 +204,14 @@ class NihChestxray14(Reader):
                     self.exclude(relative, "the same file name is in another folder")
         return found
 
-    def _record(self, path: Path, row: Row, regions: tuple[Region, ...], split: Split | None) -> Record:
+    def _record(
+        self,
+        path: Path,
+        row: Row,
+        findings: tuple[Finding, ...],
+        regions: tuple[Region, ...],
+        split: Split | None,
+    ) -> Record:
         patient = patient_key(row["Patient ID"])
         if patient is None:
             raise row.error(f"the patient number is {row['Patient ID']!r}")
@@ -177,7 +224,7 @@ class NihChestxray14(Reader):
             sex=parse_sex(self, row["Patient Gender"]),
             age_years=parse_age(self, row["Patient Age"]),
             split=split,
-            findings=_findings(row),
+            findings=findings,
             regions=regions,
             where=row.where,
         )

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from umif.config import register
 from umif.errors import LayoutError, TableError
-from umif.readers.base import Card, Finding, LabelState, Reader, Record, Region, Text
+from umif.readers.base import Card, Finding, LabelState, Question, Reader, Record, Region, Text
 from umif.readers.folders import pictures, relative_name
+from umif.readers.question_text import answer_type, cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +26,8 @@ _OLDEST = 120
 class Phantom(Reader):
     """Reader of a folder of phantoms.
 
-    Labels are on every image, with all four states; reports, captions and regions on some. A region is read as the
-    runs of its mask.
+    Labels, with all four states, and questions are on every image; reports, captions and regions on some. A region
+    is read as the runs of its mask.
     """
 
     card: ClassVar[Card] = Card(
@@ -35,7 +36,7 @@ class Phantom(Reader):
         citation="UmiF (drawn by it; there is no paper)",
         images=None,
         access="built-in",
-        kinds=("report", "caption", "class", "segment"),
+        kinds=("report", "caption", "class", "segment", "question"),
         how_to_get="built in: umif.corpus.phantom.write_phantom(folder, images=3000); `umif demo` does it too",
         layout="phantom.json\nrecords.jsonl\nimages/p00001_0.png",
         excluded="pictures without a record; records whose picture is missing",
@@ -98,6 +99,7 @@ class Phantom(Reader):
             texts=texts,
             findings=_findings(row.get("labels"), where),
             regions=_regions(row, where),
+            questions=_questions(row.get("questions"), where),
             where=place,
         )
 
@@ -130,6 +132,22 @@ def _findings(labels: Any, where: str) -> tuple[Finding, ...]:
         if not isinstance(state, str) or state not in _STATES:
             raise TableError(f"the state of {name!r} is {state!r}", where=where, fix=f"expected {', '.join(_STATES)}")
     return tuple(Finding(name, _STATES[state]) for name, state in labels.items())
+
+
+def _questions(questions: Any, where: str) -> tuple[Question, ...]:
+    if questions is None:
+        return ()
+    if not isinstance(questions, list) or not all(isinstance(question, dict) for question in questions):
+        raise TableError("'questions' is no list of questions", where=where)
+    return tuple(
+        Question(
+            cell(question, "question", where),
+            cell(question, "answer", where),
+            answer_type(question, where),
+            cell(question, "finding", where, may_be_blank=True) or None,
+        )
+        for question in questions
+    )
 
 
 def _regions(row: dict[str, Any], where: str) -> tuple[Region, ...]:

@@ -133,13 +133,13 @@ class SiimAcrPneumothorax(Reader):
         return alternating_runs(span for row in rows for span in relative_spans(row))
 
 
-def relative_spans(row: Row) -> list[tuple[int, int]]:
+def relative_spans(row: Row, column: str = "EncodedPixels") -> list[tuple[int, int]]:
     """Return (start, end) of each run of a row, pixels counted down the columns from 0, `end` not included.
 
     Raises:
         TableError: the cell holds no pairs of whole numbers, an empty run, or runs past the last pixel.
     """
-    text = row["EncodedPixels"].split()
+    text = row[column].split()
     if not text or len(text) % 2 or not all(part.isascii() and part.isdecimal() and len(part) < 9 for part in text):
         raise row.error("the mask is neither -1 nor pairs of whole numbers", fix="expected 'skip run skip run …'")
     spans, end = [], 0

@@ -7,9 +7,12 @@ ragged rows silently, while here each complaint has to name `file:line`. Every c
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from io import TextIOWrapper
+from typing import IO, TYPE_CHECKING, Any
 
 from umif.errors import LayoutError, TableError, nearest
 
@@ -72,7 +75,7 @@ class Row:
 def read_table(
     path: Path, required: Sequence[str], optional: Sequence[str] = (), *, names: Sequence[str] | None = None
 ) -> Iterator[Row]:
-    """Yield the rows of a comma-separated table.
+    """Yield the rows of a comma-separated table, packed (`.gz`) or not.
 
     Columns are found by name after `strip()`, in any order. Bytes that are no UTF-8 become U+FFFD; a byte order mark
     is skipped, and so are blank lines.
@@ -89,14 +92,22 @@ def read_table(
         TableError: a column is missing or occurs twice, a row has too few or too many cells, or the quoting is broken.
     """
     try:
-        with path.open("rb") as raw:
+        with _open(path) as raw:
             start = raw.read(2)
         if start in (b"\xff\xfe", b"\xfe\xff"):
             raise TableError("is UTF-16 text", where=path, fix="save the table as UTF-8")
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        with _open(path) as raw, TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="") as file:
             yield from _rows(path, csv.reader(file, strict=True), required, optional, names)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise TableError(f"cannot be unpacked: {error}", where=path, fix="download it again") from None
     except OSError as error:
         raise LayoutError(f"cannot be read: {error.strerror or error}", where=path) from None
+
+
+def _open(path: Path) -> IO[bytes]:
+    if path.suffix == ".gz":
+        return gzip.GzipFile(path)  # type: ignore[return-value] # lacks only methods that are not used here
+    return path.open("rb")
 
 
 def _rows(

@@ -1,4 +1,4 @@
-"""Reports: curves, sample sheets, results and accounts of runs as one HTML file that stands alone.
+"""Reports: runs, and corpora that were looked over, as HTML files that stand alone.
 
 `write_report` is loaded when first used: printing a table of results needs no run folder.
 """
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from umif.report.build import write_report
+    from umif.report.quality import write_inspection
 
-__all__ = ["write_report"]
+__all__ = ["write_inspection", "write_report"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,4 +19,8 @@ def __getattr__(name: str) -> Any:
         from umif.report.build import write_report
 
         return write_report
+    if name == "write_inspection":
+        from umif.report.quality import write_inspection
+
+        return write_inspection
     raise AttributeError(f"module 'umif.report' has no attribute {name!r}")

@@ -29,6 +29,7 @@ from umif.report.tables import (
     results_csv,
     share,
 )
+from umif.train.leaks import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +89,9 @@ def render(runs: Sequence[RunData], *, commands: str) -> str:
         verdicts=[_verdict(verdict) for verdict in verdicts],
         blocks=_blocks(comparisons),
         gains=_gains(comparisons),
-        runs=[{"label": run.label, "path": str(run.path), "ledger": _ledger(run)} for run in runs],
+        runs=[
+            {"label": run.label, "path": str(run.path), "ledger": _ledger(run), "leaks": _leaks(run)} for run in runs
+        ],
         settings=_settings(runs),
         curves=Markup(training_curves({run.label: run.log for run in runs})),
         sheets=make_sheets(runs[0]),
@@ -111,6 +114,8 @@ def make_sheets(run: RunData) -> list[Sheet]:
     tokenizer = TextTokenizer.load(run.path / "tokenizer")
     data = DataConfig.model_validate(run.recipe["data"])
     dataset = StepDataset(run.corpus, tokenizer, data, run.recipe["seed"], 0, 1)
+    if dataset.quarantine_sha256 != run.info["corpus"].get("quarantine_sha256"):
+        return []  # the list was changed since: these would be other pairs
     drawn = (dataset[step][0] for step in range(_SHEET_STEPS))
     pieces = Tokenizer.from_file(str(run.path / "tokenizer" / "tokenizer.json")).id_to_token
     return choose_sheets(
@@ -181,6 +186,7 @@ def _blocks(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
                 {"labels": share(each.labels), "rows": [_table_row(row) for row in each.rows]} for each in group
             ],
             "classes": _per_class(group[-1]),
+            "leaks": _leaks_beside(group),
         }
         for (task, data, protocol, metric), group in grouped.items()
     ]
@@ -305,6 +311,25 @@ def _corpus(run: RunData) -> dict[str, Any]:
 
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+
+
+def _leaks(run: RunData) -> str | None:
+    """What the run knew of leaks into what it declared as tested on; `None` where it declared nothing."""
+    audit = run.info.get(KEY)
+    if audit is None:
+        return None
+    names = ", ".join(sorted({each["name"] for each in audit["about"]["evaluations"]}))
+    if not audit["leaks"]:
+        return f"audited against {names} before training: no leak was found."
+    words = "; ".join(f"{leak['id']} ({leak['count']:,} images of {leak['against']})" for leak in audit["leaks"])
+    return f"audited against {names} before training; leaks that the recipe acknowledges: {words}."
+
+
+def _leaks_beside(comparisons: Sequence[Comparison]) -> str | None:
+    """What stands beside numbers that were taken on images of which some were trained on."""
+    rows = [row for comparison in comparisons for row in comparison.rows if not row["baseline"]]
+    leaks = {leak["id"]: leak["count"] for row in rows for leak in row.get("extra", {}).get("leaks", ())}
+    return "; ".join(f"{name} ({count:,} images)" for name, count in sorted(leaks.items())) or None
 
 
 def _ledger(run: RunData) -> str:

@@ -6,14 +6,13 @@ the packed streams say which tokens fell into which group.
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from umif.corpus.schema import ALL_KINDS
+from umif.report.pictures import data_uri, overlay
 from umif.tokens.batch import FIRST_TOKEN
 
 if TYPE_CHECKING:
@@ -141,21 +140,6 @@ def tint(picture_HW3: NDArray[np.uint8], bits: NDArray[np.bool_], patch_size: in
     colours = np.where(bits[:, :, None], np.array(GROUP_1), np.array(GROUP_0)).astype(np.float32)
     colours = colours.repeat(patch_size, axis=0).repeat(patch_size, axis=1)
     return ((1 - _TINT) * picture_HW3 + _TINT * colours).round().astype(np.uint8)
-
-
-def overlay(picture_HW3: NDArray[np.uint8], mask_HW3: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Lay the coloured parts of a mask over a picture, half transparent.
-
-    Shapes: both (H, W, 3) uint8, as is the result.
-    """
-    inside = mask_HW3.any(axis=2, keepdims=True)
-    return np.where(inside, 0.55 * picture_HW3 + 0.45 * mask_HW3, picture_HW3).round().astype(np.uint8)
-
-
-def data_uri(picture_HW3: NDArray[np.uint8]) -> str:
-    """Return a picture as a JPEG data URI."""
-    _, data = cv2.imencode(".jpg", picture_HW3[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 
 def _segment(stream: Stream, index: int) -> NDArray[np.int64]:

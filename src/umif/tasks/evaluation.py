@@ -15,6 +15,7 @@ from umif.encoder.load import load_encoder, model_folder
 from umif.errors import RunError, StorageError, TaskError
 from umif.tasks.base import TaskOptions
 from umif.train.durable import replace_file, to_json
+from umif.train.leaks import leaks_into
 from umif.train.runfolder import read_run_json
 
 if TYPE_CHECKING:
@@ -62,9 +63,10 @@ def evaluate(
     data = corpus if isinstance(corpus, Corpus) else Corpus.open(_corpus_of(model) if corpus is None else corpus)
     encoder = load_encoder(model, weights)
     folder = _results_folder(Path(model))
+    leaks = leaks_into(read_run_json(model_folder(model)), data.fingerprint)
     results: list[Result] = []
     for name, task in runners:
-        rows = [_signed(row, encoder, data, weights) for row in task.run(encoder, data, options)]
+        rows = [_signed(row, encoder, data, weights, leaks) for row in task.run(encoder, data, options)]
         _write(folder / f"{name}.json", name, rows, encoder, data, _command(model, name, data, options))
         results += rows
     return results
@@ -83,14 +85,16 @@ def _results_folder(model: Path) -> Path:
     return folder / RESULTS if folder == model else folder / RESULTS / model.resolve().name
 
 
-def _signed(row: Result, encoder: Encoder, corpus: Corpus, weights: str) -> Result:
-    """Return the row with what it was taken on: exact weights and exact corpus."""
-    signature = {
+def _signed(row: Result, encoder: Encoder, corpus: Corpus, weights: str, leaks: list[dict[str, Any]] | None) -> Result:
+    """Return the row with what it was taken on: exact weights, exact corpus, and what the run knew of leaks into it."""
+    signature: dict[str, Any] = {
         "corpus": corpus.fingerprint,
         "weights": weights,
         "weights_sha256": encoder.weights_sha256,
         "step": encoder.provenance.get("step"),
     }
+    if leaks is not None:
+        signature["leaks"] = leaks
     return replace(row, extra={**row.extra, **signature})
 
 

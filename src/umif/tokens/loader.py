@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from umif.config import Config
+from umif.corpus.quarantine import read_quarantine
 from umif.corpus.regions import draw_regions
 from umif.corpus.store import Corpus
 from umif.errors import ConfigError, CorpusError, UmifError
@@ -26,7 +27,7 @@ from umif.rng import keyed_rng
 from umif.tokens.batch import Batch, Example, pack
 from umif.tokens.grouping import draw_groups, draw_ratio
 from umif.tokens.sampler import PairSampler
-from umif.tokens.selection import Uncertain, labels_of, select_rows
+from umif.tokens.selection import Uncertain, details_of, labels_of, select_rows
 from umif.tokens.text import MAX_TEXT_TOKENS
 from umif.tokens.workers import make_steps
 
@@ -76,6 +77,11 @@ class DataConfig(Config):
         "varied",
         description="Passages for labels: varied sentences and spellings, or plain, which a small run learns sooner. "
         "C: varied",
+    )
+    details: Literal["left_out", "worded"] = Field(
+        "left_out",
+        description="Degrees and places that labels carry (Costophrenic Angle/right/blunted/mild) in passages. "
+        "C: left_out",
     )
     max_text_tokens: int = Field(MAX_TEXT_TOKENS, gt=0, description="A text is cut after so many tokens. C: 256")
     image_size: int = Field(224, gt=0, description="Side of the square input, pixels. P: 224")
@@ -132,7 +138,8 @@ class StepDataset:
 
     Attributes:
         counts: Number of pairs of each kind that has any.
-        left_out: Number of pairs of the split that can say nothing, by reason.
+        left_out: Number of pairs of the split that can say nothing or are quarantined, by reason.
+        quarantine_sha256: Hash of what the corpus's quarantine list excludes; `None` if nothing.
         sampler: Draws the pairs.
 
     Raises:
@@ -154,7 +161,9 @@ class StepDataset:
         self.corpus = Corpus.open(corpus)
         self.tokenizer, self.config, self.seed = tokenizer, config, seed
         self.rank, self.world_size = rank, world_size
-        self._rows, self.left_out = select_rows(self.corpus, config)
+        quarantine = read_quarantine(self.corpus.path)
+        self.quarantine_sha256 = quarantine.sha256
+        self._rows, self.left_out = select_rows(self.corpus, config, quarantine)
         self.counts = {kind: len(rows) for kind, rows in self._rows.items()}
         self.sampler = PairSampler(
             self.counts,
@@ -271,8 +280,13 @@ class StepDataset:
         if sample.kind != "class":
             return str(sample.pair["text"])
         config = self.config
+        findings = sample.pair["findings"]
         passage: str = write_passage(
-            labels_of(sample.pair["findings"]), rng, uncertain=config.uncertain, wording=config.wording
+            labels_of(findings),
+            rng,
+            uncertain=config.uncertain,
+            wording=config.wording,
+            details=details_of(findings) if config.details == "worded" else None,
         )
         if not passage:
             raise ValueError("its labels say nothing")

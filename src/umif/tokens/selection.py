@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from umif.corpus.quarantine import quarantined
 from umif.corpus.schema import PAIR_KINDS
 from umif.errors import EmptyError
-from umif.language import write_passage
+from umif.language import Detail, label_detail, write_passage
 from umif.rng import keyed_rng
 
 if TYPE_CHECKING:
@@ -18,16 +19,22 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from umif.corpus.quarantine import Quarantine
     from umif.corpus.store import Corpus
     from umif.tokens.loader import DataConfig
 
 Uncertain = Literal["worded", "left_out"]
 
 
-def select_rows(corpus: Corpus, config: DataConfig) -> tuple[dict[str, NDArray[np.int64]], dict[str, int]]:
+def select_rows(
+    corpus: Corpus, config: DataConfig, quarantine: Quarantine | None = None
+) -> tuple[dict[str, NDArray[np.int64]], dict[str, int]]:
     """Return the rows of each kind that has any, ascending, and how many pairs were left out by reason.
 
+    What the quarantine list excludes is left out.
+
     Raises:
+        CorpusError: the list excludes something that the corpus does not hold.
         ConfigError: an unknown dataset.
         EmptyError: no pair is left.
     """
@@ -37,20 +44,27 @@ def select_rows(corpus: Corpus, config: DataConfig) -> tuple[dict[str, NDArray[n
     for kind in PAIR_KINDS:
         if kind in config.kinds:
             rows[kind] = corpus.pair_rows(kind, config.split, datasets)
+    if config.image_pairs:
+        rows["image"] = corpus.image_rows(config.split, datasets)
+    if quarantine is not None and quarantine.excluded:
+        before = sum(map(len, rows.values()))
+        by_image, by_pair = quarantined(corpus, quarantine)
+        rows = {kind: found[~(by_image if kind == "image" else by_pair)[found]] for kind, found in rows.items()}
+        if (count := before - sum(map(len, rows.values()))) > 0:
+            left_out["quarantined"] = count
     if len(rows.get("class", ())):
         says = _says_something(corpus, rows["class"], config.uncertain)
         if not says.all():
             left_out["no label that can be worded"] = int((~says).sum())
         rows["class"] = rows["class"][says]
-    if config.image_pairs:
-        rows["image"] = corpus.image_rows(config.split, datasets)
     rows = {kind: found for kind, found in rows.items() if len(found)}
     if not rows:
         held = ", ".join(f"{count} {kind}" for kind, count in corpus.manifest.pairs.items() if count) or "none"
         raise EmptyError(
             f"no {' or '.join(config.kinds)} pair of the {config.split} split is here (pairs of all splits: {held})",
             where=corpus.path,
-            fix="see data.split, data.kinds and data.datasets",
+            fix="see data.split, data.kinds and data.datasets"
+            + (f", and {quarantine.path}" if left_out.get("quarantined") and quarantine else ""),
         )
     return rows, left_out
 
@@ -78,6 +92,12 @@ def _says_something(corpus: Corpus, rows: NDArray[np.int64], uncertain: Uncertai
 def labels_of(findings: Sequence[Mapping[str, str | None]]) -> list[tuple[str, str]]:
     """Return a pair's labels as passages take them: the vocabulary's id, else the dataset's own spelling."""
     return [(str(finding["finding"] or finding["raw"]), str(finding["state"])) for finding in findings]
+
+
+def details_of(findings: Sequence[Mapping[str, str | None]]) -> dict[str, Detail]:
+    """Return the degree and places that a pair's labels carry in the dataset's spelling, by `labels_of`'s names."""
+    details = {str(finding["finding"]): label_detail(str(finding["raw"])) for finding in findings if finding["finding"]}
+    return {name: detail for name, detail in details.items() if detail}
 
 
 def _passage(labels: list[tuple[str, str]], uncertain: Uncertain) -> str:

@@ -25,6 +25,8 @@ FREE_KEYS = frozenset(
         "name",
         "corpus",
         "out",
+        "evaluations",
+        "acknowledged_leaks",
         "train.log_every",
         "train.save_every",
         "train.save_every_seconds",
@@ -107,6 +109,13 @@ class TrainConfig(Config):
     tensorboard: bool = Field(True, description="Write TensorBoard events to the run folder's `tb`")
 
 
+class DeclaredEvaluation(Config):
+    """A corpus that the encoder will be tested on."""
+
+    corpus: Path = Field(description="Corpus folder")
+    split: Literal["train", "val", "test"] = Field("test", description="The split that is tested on")
+
+
 class Recipe(Config):
     """One pre-training run: corpus → run folder.
 
@@ -127,6 +136,12 @@ class Recipe(Config):
     )
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+    evaluations: tuple[DeclaredEvaluation, ...] = Field(
+        (), description="What will be tested on; a corpus that leaks into it is refused. None = no audit"
+    )
+    acknowledged_leaks: tuple[str, ...] = Field(
+        (), description="Ids of leaks (`how:left>right`, as `umif audit` prints them) that are accepted and reported"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -74,7 +74,15 @@ class RunFolder:
         """Let others have the folder."""
         self._lock.close()
 
-    def claim(self, recipe: Recipe, fingerprint: str, settings: dict[str, Any], *, resume: bool) -> dict[str, Any]:
+    def claim(
+        self,
+        recipe: Recipe,
+        fingerprint: str,
+        settings: dict[str, Any],
+        *,
+        resume: bool,
+        quarantine: str | None = None,
+    ) -> dict[str, Any]:
         """Write `run.json`, or check that the one there belongs to the same run; return the run's settings.
 
         Args:
@@ -83,6 +91,7 @@ class RunFolder:
             settings: What `auto` came to here (`dtype`, `threads`, `steps`, …). A run that goes on keeps those it
                 began with.
             resume: Whether going on is wanted.
+            quarantine: Hash of what the corpus's quarantine list excludes; `None` if nothing.
 
         Raises:
             RunError: naming the key that differs and the way out.
@@ -97,8 +106,11 @@ class RunFolder:
                 "settings": settings,
                 "starts": [],
             }
+            if quarantine is not None:
+                known["corpus"]["quarantine_sha256"] = quarantine
         else:
             self._check(known, recipe, fingerprint, settings, resume=resume)
+            self._check_quarantine(known, quarantine)
         known["starts"].append(_circumstances(settings))
         self.write("run.json", known)
         if not (self.path / "recipe.yaml").exists():
@@ -133,6 +145,15 @@ class RunFolder:
             old, new = _at(known["recipe"], key), _at(recipe.model_dump(mode="json"), key)
             raise RunError(
                 f"the run began with {key} = {old!r}, not {new!r}", where=self.path, fix=f"set {key} back, or {way_out}"
+            )
+
+    def _check_quarantine(self, known: dict[str, Any], quarantine: str | None) -> None:
+        before = known["corpus"].get("quarantine_sha256")
+        if before != quarantine:
+            raise RunError(
+                f"the run began with another quarantine list (hash {_short(before)}, now {_short(quarantine)})",
+                where=self.path,
+                fix="put quarantine.csv in the corpus's folder back as it was, or choose another `out` for a new run",
             )
 
     def read(self, name: str) -> dict[str, Any] | None:
@@ -237,6 +258,10 @@ def git_state(folder: Path) -> dict[str, Any] | None:
         return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _short(digest: str | None) -> str:
+    return "of nothing" if digest is None else f"{digest[:12]}…"
 
 
 def _at(recipe: dict[str, Any], key: str) -> Any:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from umif.corpus import Corpus
-from umif.errors import ConfigError
+from umif.corpus.quarantine import read_quarantine
+from umif.errors import ConfigError, RunError
 from umif.models.umif import build_model
 from umif.objectives import check_objectives
 from umif.tokens.loader import StepDataset
 from umif.train.checkpoint import latest_checkpoint
+from umif.train.leaks import KEY, declared_leaks
 from umif.train.optim import build_optimizer
 from umif.train.runfolder import RunFolder
 from umif.train.state import TrainState
@@ -56,25 +58,37 @@ def started(recipe: Recipe, processes: Processes, *, resume: bool) -> Iterator[t
     Raises:
         RunError: the folder is in use, belongs to another corpus or recipe, or has no intact checkpoint.
         ConfigError: an objective, device or size that does not fit.
+        LeakError: the corpus leaks into a declared evaluation.
     """
     check_objectives(recipe.objectives)
     fingerprint = Corpus.open(recipe.corpus).fingerprint
+    # Read once, so that all processes leave out the same, whatever becomes of the list meanwhile.
+    quarantine = processes.on_main(lambda: read_quarantine(recipe.corpus).sha256)
     with _owned(recipe.out, processes) as folder:
+        audit = processes.on_main(lambda: None if folder is None else declared_leaks(recipe, folder.read("run.json")))
         settings = _settings(recipe, processes)
         settings = processes.on_main(
-            lambda: settings if folder is None else folder.claim(recipe, fingerprint, settings, resume=resume)
+            lambda: (
+                settings
+                if folder is None
+                else folder.claim(recipe, fingerprint, settings, resume=resume, quarantine=quarantine)
+            )
         )
         with _reproducible(recipe.train.threads or int(settings["threads"]), processes.device):
             tokenizer = prepare_tokenizer(recipe, processes)
             data = (recipe.corpus, tokenizer, recipe.data, recipe.seed, processes.rank, processes.world_size)
             dataset = StepDataset(*data)
+            if dataset.quarantine_sha256 != quarantine:
+                where = read_quarantine(recipe.corpus).path
+                raise RunError("the quarantine list changed while the run was started", where=where, fix="start again")
             run = Run(recipe, processes, folder, dataset, total_steps(recipe, dataset), settings["dtype"])
             state = _new_state(run, fingerprint, tokenizer.vocab_size)
             _restore(run, state)
             if folder is not None:
                 # Known only now: what the vocabulary and the corpus came to.
                 known = folder.read("run.json") or {}
-                folder.write("run.json", {**known, "model": state.to_json()["model"], "steps": run.steps})
+                found = {} if audit is None else {KEY: audit}
+                folder.write("run.json", {**known, **found, "model": state.to_json()["model"], "steps": run.steps})
             yield run, state
 
 

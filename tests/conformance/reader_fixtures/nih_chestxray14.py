@@ -25,10 +25,21 @@ BOXES = """Image Index,Finding Label,Bbox [x,y,w,h],,,
 00000061_000.png,Infiltrate,200.25,310.5,150.0,220.75
 00090009_000.png,Mass,1,2,3,4
 """
+EXPERTS = """Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,\
+OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],Fracture,Pneumothorax,Airspace opacity,Nodule or mass,Set Id
+00090001_001.png,Cardiomegaly|Effusion,1,90001,58,M,PA,2500,2048,0.168,0.168,NO,YES,NO,NO,val
+"""
 REQUIRED = ("Data_Entry_2017_v2020.csv", "images_001")
 GOLDEN = {
     "00000061_000.png": [("Pleural_Thickening", "present"), ("Infiltration", "present")],
-    "00090001_001.png": [("Cardiomegaly", "present"), ("Effusion", "present")],
+    "00090001_001.png": [
+        ("Cardiomegaly", "present"),
+        ("Effusion", "present"),
+        ("Fracture", "absent"),
+        ("Pneumothorax", "present"),
+        ("Airspace opacity", "absent"),
+        ("Nodule or mass", "absent"),
+    ],
     "00090001_002.png": [("No Finding", "present")],
 }
 EXCLUDED = {
@@ -46,6 +57,8 @@ MALFORMED = (
     ("BBox_List_2017.csv", "Infiltrate", "Infiltrates", TableError, "BBox_List_2017.csv:2"),
     ("BBox_List_2017.csv", "310.5", "nan", TableError, "BBox_List_2017.csv:2"),
     ("BBox_List_2017.csv", ",220.75", "", TableError, "BBox_List_2017.csv:2"),
+    ("google2019_nih-chest-xray-labels.csv", "NO,YES", "NO,MAYBE", TableError, "labels.csv:2"),
+    ("google2019_nih-chest-xray-labels.csv", "Nodule or mass", "Nodule", TableError, "labels.csv:1"),
     ("test_list.txt", "00000061_000.png", "00090001_001.png", TableError, ".txt:1"),
 )
 
@@ -53,6 +66,7 @@ MALFORMED = (
 def build(root: Path) -> None:
     (root / "Data_Entry_2017_v2020.csv").write_text(TABLE, encoding="utf-8-sig")
     (root / "BBox_List_2017.csv").write_text(BOXES)
+    (root / "google2019_nih-chest-xray-labels.csv").write_text(EXPERTS)
     (root / "train_val_list.txt").write_text("00090001_001.png\n00090001_002.png\n")
     (root / "test_list.txt").write_text("00000061_000.png\n")
     first, second = root / "images_001", root / "images_002" / "images"

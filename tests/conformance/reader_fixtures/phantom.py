@@ -51,6 +51,8 @@ MALFORMED = (
     ("records.jsonl", '"Edema":"not_mentioned"', '"Edema":"unknown"', TableError, "records.jsonl:1"),
     ("records.jsonl", '"runs":[', '"runs":[-1,', TableError, "records.jsonl:5"),
     ("records.jsonl", '"runs":[', '"runs":[7,', TableError, "records.jsonl:5"),
+    ("records.jsonl", '"answer_type":"OPEN"', '"answer_type":"FREE"', TableError, "records.jsonl:1"),
+    ("records.jsonl", '"questions":[', '"questions":[1,', TableError, "records.jsonl:1"),
     ("records.jsonl", '"description":{', '"description":{"more":1,', None, ""),
 )
 

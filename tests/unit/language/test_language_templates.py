@@ -12,7 +12,8 @@ import yaml
 
 from umif.errors import ConfigError
 from umif.language import load_templates, prompts, read_passage, templates, vocabulary, write_passage
-from umif.language.templates import DATA, NO_FINDING, PROMPTS, fill
+from umif.language.sentences import fill
+from umif.language.templates import DATA, NO_FINDING, PROMPTS
 from umif.readers.base import LabelState
 from umif.rng import keyed_rng
 

@@ -55,6 +55,17 @@ def test_regions_are_the_masks_column_by_column(root: Path) -> None:
     assert checked > 5
 
 
+def test_questions_are_those_that_were_asked(root: Path) -> None:
+    for index, record in enumerate(Phantom(root).read()):
+        case = draw_phantom(11, index, SIZE)
+        assert [
+            (question.question, question.answer, question.question_type or "") for question in record.questions
+        ] == [(question["question"], question["answer"], question["finding"]) for question in case.questions]
+        assert record.questions[0].answer_type == "open"
+        for question in record.questions:
+            assert (question.answer_type == "closed") == (question.answer in ("yes", "no"))
+
+
 def test_every_kind_of_supervision_occurs(root: Path) -> None:
     records = list(Phantom(root).read())
     kinds = {text.kind for record in records for text in record.texts}

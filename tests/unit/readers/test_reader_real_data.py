@@ -87,13 +87,32 @@ def test_covid_segmentations(real_data: Path) -> None:
 def test_nih_chestxray14(real_data: Path) -> None:
     records, reader = read(real_data, "nih-chestxray14")
     assert (reader.account.seen, reader.account.yielded, reader.account.excluded) == (772, 772, {})
-    assert not reader.account.notes
     rows = {row["Image Index"]: row for row in table(reader.root / "Data_Entry_2017_v2020.csv")}
+    experts = {row["Image Index"]: row for row in table(reader.root / "google2019_nih-chest-xray-labels.csv")}
+    asked = ("Fracture", "Pneumothorax", "Airspace opacity", "Nodule or mass")
+    differ: Counter[str] = Counter()
     for record in records:
         row = rows[record.image_id]
-        assert "|".join(finding.name for finding in record.findings) == row["Finding Labels"]
+        mined = row["Finding Labels"].split("|")
+        if record.image_id in experts:
+            answers = {name: experts[record.image_id][name] for name in asked}
+            assert [(f.name, f.state.value) for f in record.findings[-4:]] == [
+                (name, "present" if answers[name] == "YES" else "absent") for name in asked
+            ]
+            differ["pneumothorax"] += "Pneumothorax" in mined and answers["Pneumothorax"] == "NO"
+            differ["no finding"] += mined == ["No Finding"] and "YES" in answers.values()
+            left = [name for name in mined if name != "Pneumothorax"]
+            left = [] if left == ["No Finding"] and "YES" in answers.values() else left
+            assert [finding.name for finding in record.findings[:-4]] == left
+        else:
+            assert [finding.name for finding in record.findings] == mined
         assert record.patient == record.image_id[:8] == f"{int(row['Patient ID']):08d}"
         assert record.age_years == float(row["Patient Age"])
+    assert len(experts) == 32
+    assert reader.account.notes == {
+        "'No Finding' where radiologists saw something: left out": differ["no finding"],
+        "mined 'Pneumothorax' that radiologists did not see: theirs holds": differ["pneumothorax"],
+    }
     assert Counter(record.split for record in records) == {"train": 651, "test": 121}
     assert shapes(records).total() == 39
     assert shapes(records)["Infiltrate", "box"] == 2

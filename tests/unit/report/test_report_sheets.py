@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from umif.report.sheets import GROUP_0, GROUP_1, Sheet, choose_sheets, join_pieces, make_sheet, overlay, tint
+from umif.report.pictures import overlay
+from umif.report.sheets import GROUP_0, GROUP_1, Sheet, choose_sheets, join_pieces, make_sheet, tint
 from umif.tokens.batch import Batch, Example, pack
 
 if TYPE_CHECKING:

@@ -16,10 +16,11 @@ import torch
 from umif.corpus import Corpus, draw_regions
 from umif.errors import ConfigError, CorpusError, EmptyError
 from umif.imaging import centre_view, decode_jpeg_grey, warp_image, warp_mask
-from umif.language import write_passage
+from umif.language import Detail, read_details, write_passage
 from umif.rng import keyed_rng
 from umif.tokens.batch import Batch, Stream
 from umif.tokens.loader import BadSample, DataConfig, StepDataset, batches
+from umif.tokens.selection import details_of, labels_of
 from umif.tokens.text import TextTokenizer, vocabulary_texts
 
 if TYPE_CHECKING:
@@ -126,6 +127,18 @@ def test_pairs_with_uncertain_labels_only_are_left_out_and_counted(make_dataset:
     assert left_out.rows("class").tolist() == [r for r, keep in zip(worded.rows("class"), sure, strict=True) if keep]
     assert worded.left_out == {}
     assert left_out.left_out == {"no label that can be worded": len(sure) - sum(sure)}
+
+
+def test_degrees_and_places_of_labels_are_worded_when_asked_for() -> None:
+    findings: list[dict[str, str | None]] = [
+        {"raw": "Costophrenic Angle/right/blunted/mild", "finding": "costophrenic_angle_blunting", "state": "present"},
+        {"raw": "Edema", "finding": "edema", "state": "present"},
+        {"raw": "Toyosis/left", "finding": None, "state": "present"},
+    ]
+    assert details_of(findings) == {"costophrenic_angle_blunting": Detail("mild", ("right",))}
+    text = write_passage(labels_of(findings), np.random.default_rng(0), details=details_of(findings))
+    assert read_details(text)["costophrenic_angle_blunting"][1] == Detail("mild", ("right",))
+    assert DataConfig().details == "left_out"
 
 
 def test_spellings_that_disagree_are_asked_of_the_passage_writer(
