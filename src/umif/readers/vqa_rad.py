@@ -83,7 +83,7 @@ class VqaRad(Reader):
             elif name not in on_disk:
                 self.exclude(name, "image file is missing", asked[name][0].where)
             elif (reason := _why_not(asked[name])) is not None:
-                self.exclude(name, reason, asked[name][0].where)
+                self.exclude(on_disk[name][0], reason, asked[name][0].where)
             else:
                 questions = merge(self, (entry.question for entry in asked[name]))
                 yield Record(

@@ -496,7 +496,13 @@ def test_the_table_of_nih_gives_what_its_own_reader_gives(real_data: Path, tmp_p
     (tmp_path / "entries.csv").write_bytes((root / "Data_Entry_2017_v2020.csv").read_bytes())
     (tmp_path / CONFIG).write_text(f"image_root: {root}/images\n")
     records, _ = read(tmp_path)
-    expected = {record.image.name: record for record in NihChestxray14(root).read()}
+    # The radiologists' labels are a table of their own, which this one knows nothing of.
+    mined = tmp_path / "mined"
+    mined.mkdir()
+    for item in root.iterdir():
+        if not item.name.startswith("google2019"):
+            (mined / item.name).symlink_to(item)
+    expected = {record.image.name: record for record in NihChestxray14(mined).read()}
     assert {record.image.name for record in records.values()} == expected.keys()
     for record in records.values():
         theirs = expected[record.image.name]
