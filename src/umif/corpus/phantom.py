@@ -32,7 +32,7 @@ import numpy as np
 
 from umif.corpus.phantom_anatomy import draw_chest
 from umif.corpus.phantom_bones import draw_bones
-from umif.corpus.phantom_description import Description, describe
+from umif.corpus.phantom_description import FINDINGS, Description, describe
 from umif.corpus.phantom_film import expose
 from umif.corpus.phantom_findings import PhantomRegion, draw_findings
 from umif.corpus.phantom_text import Question, write_caption, write_questions, write_report
@@ -40,7 +40,7 @@ from umif.errors import InputError, RunError, StorageError, UmifError
 from umif.rng import keyed_rng
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -92,7 +92,15 @@ class PhantomCase:
         return masks
 
 
-def draw_phantom(seed: int, index: int, size: int = 224, *, clarity: float = 0.0, spread: float = 1.0) -> PhantomCase:
+def draw_phantom(
+    seed: int,
+    index: int,
+    size: int = 224,
+    *,
+    clarity: float = 0.0,
+    spread: float = 1.0,
+    only: Collection[str] = FINDINGS,
+) -> PhantomCase:
     """Return phantom `index` of the series `seed`; see `write_phantom` for the arguments.
 
     Shapes: image (S, S) uint8.
@@ -101,7 +109,7 @@ def draw_phantom(seed: int, index: int, size: int = 224, *, clarity: float = 0.0
         >>> draw_phantom(0, 3, 64).image.shape
         (64, 64)
     """
-    return draw_description(describe(seed, index, clarity=clarity, spread=spread), size)
+    return draw_description(describe(seed, index, clarity=clarity, spread=spread, only=only), size)
 
 
 def draw_description(description: Description, size: int) -> PhantomCase:
@@ -121,6 +129,7 @@ def write_phantom(
     *,
     clarity: float = 0.0,
     spread: float = 1.0,
+    only: Collection[str] = FINDINGS,
 ) -> None:
     """Write a series of phantoms as a dataset on disk.
 
@@ -135,6 +144,7 @@ def write_phantom(
         workers: Processes that draw.
         clarity: Least contrast and size of a finding, 0 to 1.
         spread: How far place and exposure of the films stray, as a multiple of the usual, 0 to 3.
+        only: Findings that may be drawn and spoken of; all unless told.
 
     Raises:
         InputError: an argument out of its range, or a folder that holds something else.
@@ -145,7 +155,11 @@ def write_phantom(
     for name, value, largest in (("clarity", clarity, 1), ("spread", spread, 3)):
         if not 0 <= value <= largest:
             raise InputError(f"a {name} of {value:g} cannot be drawn", where=name, fix=f"choose 0 to {largest}")
-    series = {"clarity": float(clarity), "spread": float(spread)}
+    for name in only:
+        if name not in FINDINGS:
+            raise InputError(f"{name!r} cannot be drawn", where="only", fix=f"known: {', '.join(FINDINGS)}")
+    chosen = [name for name in FINDINGS if name in only]
+    series = {"clarity": float(clarity), "spread": float(spread), "only": chosen}
     plan = {"format": FORMAT, "images": images, "seed": seed, "size": size, **series}
     try:
         with _owned(out, plan) as finished:
@@ -222,7 +236,8 @@ def _draw_part(out: Path, plan: dict[str, Any], start: int) -> None:
     """Draw some images, and note them once all are there."""
     lines = []
     for index in range(start, min(start + _PART, plan["images"])):
-        case = draw_phantom(plan["seed"], index, plan["size"], clarity=plan["clarity"], spread=plan["spread"])
+        chosen = {key: plan[key] for key in ("clarity", "spread", "only")}
+        case = draw_phantom(plan["seed"], index, plan["size"], **chosen)
         record = to_record(case)
         _replace(out / record["image"], encode_png(case.image))
         lines.append(json.dumps(record, separators=(",", ":")) + "\n")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from umif.rng import keyed_rng
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     import numpy as np
 
@@ -172,7 +172,9 @@ class Description:
         )
 
 
-def describe(seed: int, index: int, *, clarity: float = 0.0, spread: float = 1.0) -> Description:
+def describe(
+    seed: int, index: int, *, clarity: float = 0.0, spread: float = 1.0, only: Collection[str] = FINDINGS
+) -> Description:
     """Return the description of phantom `index` of the series that `seed` names.
 
     Args:
@@ -180,6 +182,7 @@ def describe(seed: int, index: int, *, clarity: float = 0.0, spread: float = 1.0
         index: Which phantom of it.
         clarity: Least contrast and size of a finding, 0 to 1.
         spread: How far place and exposure stray, as a multiple of the usual; 3 = films taken in a hurry.
+        only: Findings that this series may have; no text and no label speaks of the others.
     """
     patient, followup = _patient_of(seed, index)
     who = keyed_rng(seed, "phantom-patient", step=patient)
@@ -191,7 +194,7 @@ def describe(seed: int, index: int, *, clarity: float = 0.0, spread: float = 1.0
     rng = keyed_rng(seed, "phantom", step=index)
     acute = {name: _draw_finding(name, rng) for name, share in _ACUTE.items() if rng.random() < share}
     drawn = {} if healthy else {**chronic, **acute}
-    drawn = {name: _clearer(finding, clarity) for name, finding in drawn.items()}
+    drawn = {name: _clearer(finding, clarity) for name, finding in drawn.items() if name in only}
     findings = tuple(_kept_visible(drawn[name], drawn) for name in FINDINGS if name in drawn)
     return Description(
         seed=seed,
@@ -204,7 +207,7 @@ def describe(seed: int, index: int, *, clarity: float = 0.0, spread: float = 1.0
         view="PA" if rng.random() < 0.6 else "AP",
         habitus=habitus,
         findings=findings,
-        labels=_draw_labels(findings, rng),
+        labels=_draw_labels(findings, rng, only),
         nuisance=_strayed(_draw_nuisance(keyed_rng(seed, "phantom-nuisance", step=index)), spread),
     )
 
@@ -302,7 +305,9 @@ def _kept_visible(finding: DrawnFinding, drawn: Mapping[str, DrawnFinding]) -> D
     return replace(finding, zone="mid", along=round(finding.along * 0.5, 4)) if hidden else finding
 
 
-def _draw_labels(findings: tuple[DrawnFinding, ...], rng: np.random.Generator) -> tuple[tuple[str, State], ...]:
+def _draw_labels(
+    findings: tuple[DrawnFinding, ...], rng: np.random.Generator, only: Collection[str]
+) -> tuple[tuple[str, State], ...]:
     drawn = {finding.name: finding for finding in findings}
     labels: dict[str, State] = {}
     for name in FINDINGS:
@@ -311,7 +316,7 @@ def _draw_labels(findings: tuple[DrawnFinding, ...], rng: np.random.Generator) -
         if name in drawn:
             labels[name] = "uncertain" if hedged and drawn[name].contrast < FAINT else "present"
         else:
-            labels[name] = "not_mentioned" if unmentioned else "absent"
+            labels[name] = "not_mentioned" if unmentioned or name not in only else "absent"
     if not findings:
         labels[NO_FINDING] = "present"
     else:

@@ -125,3 +125,16 @@ def test_a_clear_series_has_no_faint_finding_and_a_straying_one_moves_nothing_el
         assert clear.nuisance.gamma == pytest.approx(plain.nuisance.gamma**3, abs=1e-3)
         assert (clear.nuisance.marker, clear.nuisance.noise) == (plain.nuisance.marker, plain.nuisance.noise)
         assert (clear.patient, clear.habitus, clear.view) == (plain.patient, plain.habitus, plain.view)
+
+
+def test_a_series_of_few_findings_has_them_where_they_were_and_speaks_of_no_others(series: list[Description]) -> None:
+    only = ("Edema", "Pleural Effusion")
+    for index in range(0, COUNT, 7):
+        few, plain = describe(0, index, only=only), series[index]
+        assert {f.name for f in few.findings} == {f.name for f in plain.findings} & set(only)
+        assert few.finding("Pleural Effusion") == plain.finding("Pleural Effusion")
+        labels = dict(few.labels)
+        assert {name: labels[name] for name in only} == {name: plain.label(name) for name in only}
+        assert {labels[name] for name in labels.keys() - {*only, "No Finding"}} == {"not_mentioned"}
+        assert (labels["No Finding"] == "present") == (not few.findings)
+        assert few.nuisance == plain.nuisance

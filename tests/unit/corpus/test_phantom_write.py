@@ -17,7 +17,7 @@ from hypothesis.extra.numpy import arrays
 
 from umif.corpus import phantom
 from umif.corpus.phantom import draw_phantom, encode_runs, write_phantom
-from umif.corpus.phantom_description import Description
+from umif.corpus.phantom_description import FINDINGS, Description
 from umif.errors import InputError, RunError, StorageError
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def test_the_folder_holds_what_the_layout_says(written: Path) -> None:
         "seed": 4,
         "clarity": 0.0,
         "spread": 1.0,
+        "only": list(FINDINGS),
         "size": SIZE,
     }
     records = lines(written)
@@ -157,10 +158,18 @@ def test_writing_again_changes_nothing(written: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in written.rglob("*")} == before
 
 
-@pytest.mark.parametrize("changes", [{"images": 3}, {"seed": 5}, {"size": 33}, {"clarity": 0.5}, {"spread": 2.0}])
-def test_another_series_in_the_same_folder_is_refused(written: Path, changes: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "changes", [{"images": 3}, {"seed": 5}, {"size": 33}, {"clarity": 0.5}, {"spread": 2.0}, {"only": ["Edema"]}]
+)
+def test_another_series_in_the_same_folder_is_refused(written: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="other phantoms"):
         write_phantom(written, **{"images": IMAGES, "seed": 4, "size": SIZE, **changes})
+
+
+def test_a_finding_that_nobody_draws_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'Gout' cannot be drawn"):
+        write_phantom(tmp_path / "series", 1, size=SIZE, only=["Edema", "Gout"])
+    assert not (tmp_path / "series").exists()
 
 
 def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
