@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from umif.tasks.base import Result
     from umif.train import Recipe
 
-IMAGES = 1000
+IMAGES = 4000
+# Findings at full contrast and size, on films taken in a hurry: a few minutes of training must have something to find,
+# and what a place on the film alone tells (raw pixels see no more) must not be enough.
+CLARITY, SPREAD = 1.0, 3.0
 RAW = "phantom"
 LABELS = (1.0, 10.0, 100.0)
 
@@ -106,7 +109,7 @@ def _draw(out: Path, images: int, workers: int | None) -> None:
     raw = out / RAW
     if not raw.exists() and out.exists() and any(out.iterdir()):
         raise RunError("the folder is not empty and holds no demo", where=out, fix="choose another --out")
-    write_phantom(raw, images, workers=workers or os.cpu_count() or 1)
+    write_phantom(raw, images, workers=workers or os.cpu_count() or 1, clarity=CLARITY, spread=SPREAD)
 
 
 def summary_lines(done: Demo) -> list[str]:

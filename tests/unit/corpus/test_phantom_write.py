@@ -201,7 +201,7 @@ def test_two_writers_do_not_meet(tmp_path: Path) -> None:
     ("arguments", "where"),
     [({"images": 0}, "images"), ({"size": 31}, "size"), ({"size": 4096}, "size"), ({"workers": 0}, "workers")],
 )
-def test_impossible_arguments_are_refused(tmp_path: Path, arguments: dict[str, int], where: str) -> None:
+def test_impossible_arguments_are_refused(tmp_path: Path, arguments: dict[str, Any], where: str) -> None:
     with pytest.raises(InputError) as caught:
         write_phantom(tmp_path / "out", **{"images": 1, **arguments})
     assert caught.value.where == where
