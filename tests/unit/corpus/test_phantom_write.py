@@ -107,12 +107,12 @@ def test_a_stopped_series_goes_on_and_keeps_what_is_done(
     out, drawn = tmp_path / "out", []
     draw = phantom.draw_phantom
 
-    def stop_at_66(seed: int, index: int, size: int, **series: float) -> Any:
+    def stop_at_66(seed: int, index: int, size: int, **series: Any) -> Any:
         if index == 66:
             raise KeyboardInterrupt
         return draw(seed, index, size, **series)
 
-    def note(seed: int, index: int, size: int, **series: float) -> Any:
+    def note(seed: int, index: int, size: int, **series: Any) -> Any:
         drawn.append(index)
         return draw(seed, index, size, **series)
 
