@@ -18,7 +18,7 @@ from umif.errors import ConfigError
 from umif.models.attention import Segments, cls_attention, segment_attention
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 def create_vit(
@@ -95,15 +95,27 @@ def run_packed(
     blocks: list[Any] = list(vit.blocks)[:block]  # type: ignore[arg-type]
     x: Tensor = vit.norm_pre(stream_TD)  # type: ignore[operator]
     for index, layer in enumerate(blocks):
-        if cls_only and index == len(blocks) - 1:
-            x = _cls_block(layer, x, segments)
-        else:
-            x = x + layer.ls1(_attend(layer.attn, layer.norm1(x), segments))
-            x = x + layer.ls2(layer.mlp(layer.norm2(x)))
+        last = cls_only and index == len(blocks) - 1
+        x = (_cls_block if last else _block)(layer, x, segments)
     if block is not None:
         return x
     out: Tensor = vit.norm(x)  # type: ignore[operator]
     return out
+
+
+def run_packed_blocks(
+    vit: nn.Module, stream_TD: Tensor, segments: Segments, blocks: Sequence[int]
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (block, tokens after it) for each of the blocks named (1-based), in one pass and without the final norm.
+
+    Shapes: tokens (T, D).
+    """
+    wanted = set(blocks)
+    x: Tensor = vit.norm_pre(stream_TD)  # type: ignore[operator]
+    for number, layer in enumerate(list(vit.blocks)[: max(wanted)], start=1):  # type: ignore[arg-type]
+        x = _block(layer, x, segments)
+        if number in wanted:
+            yield number, x
 
 
 def run_padded(vit: nn.Module, stream_TD: Tensor, segments: Segments) -> Tensor:
@@ -117,6 +129,12 @@ def run_padded(vit: nn.Module, stream_TD: Tensor, segments: Segments) -> Tensor:
     for layer in vit.blocks:  # type: ignore[union-attr]
         x_SLD = layer(x_SLD, attn_mask=mask)
     out: Tensor = vit.norm(x_SLD)[:, 0]  # type: ignore[operator]
+    return out
+
+
+def _block(layer: Any, x_TD: Tensor, segments: Segments) -> Tensor:
+    x_TD = x_TD + layer.ls1(_attend(layer.attn, layer.norm1(x_TD), segments))
+    out: Tensor = x_TD + layer.ls2(layer.mlp(layer.norm2(x_TD)))
     return out
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from umif.config import Config
 from umif.errors import ConfigError, ShapeError
 from umif.models.attention import Segments
-from umif.models.packed import create_vit, fold_patch_kernel, run_packed, run_padded
+from umif.models.packed import create_vit, fold_patch_kernel, run_packed, run_packed_blocks, run_padded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -240,18 +240,24 @@ class TokenEncoder(nn.Module):
 
         Shapes: (N, H, W) → CLS (N, D) and patches (N, P, D), both before any projector.
         """
-        depth = len(self.vit.blocks)  # type: ignore[arg-type]
-        if block is not None and not 1 <= block <= depth:
-            raise ShapeError(f"block {block} of a network of {depth} blocks")
-        count = len(images_NHW)
-        tokens_NPD = self.embed_images(images_NHW).view(count, -1, self.width)
-        stream_NLD = torch.cat([self._cls().expand(count, 1, -1).to(tokens_NPD.dtype), tokens_NPD], dim=1)
-        length = stream_NLD.shape[1]
-        offsets = torch.arange(0, (count + 1) * length, length, dtype=torch.int32, device=stream_NLD.device)
-        segments = Segments(offsets, self.max_segment)
-        out_TD = run_packed(self.vit, stream_NLD.flatten(0, 1), segments, cls_only=False, block=block)
-        out_NLD = out_TD.view(count, length, self.width)
+        if block is not None:
+            self._check_block(block)
+        stream_TD, segments = self._image_stream(images_NHW)
+        out_TD = run_packed(self.vit, stream_TD, segments, cls_only=False, block=block)
+        out_NLD = out_TD.view(len(images_NHW), -1, self.width)
         return out_NLD[:, 0], out_NLD[:, 1:]
+
+    def encode_image_blocks(self, images_NHW: Tensor, blocks: Sequence[int]) -> Tensor:
+        """Patches after several blocks (1-based, without the final norm), in one pass.
+
+        Shapes: (N, H, W) → (N, blocks in the order given, P, D).
+        """
+        for block in blocks:
+            self._check_block(block)
+        stream_TD, segments = self._image_stream(images_NHW)
+        shape = (len(images_NHW), -1, self.width)
+        after = {n: x_TD.view(shape)[:, 1:] for n, x_TD in run_packed_blocks(self.vit, stream_TD, segments, blocks)}
+        return torch.stack([after[block] for block in blocks], dim=1)
 
     def encode_texts(self, texts: Sequence[NDArray[np.int64]]) -> Tensor:
         """Encode texts alone. Shapes: N arrays of ids → CLS (N, D), before any projector."""
@@ -269,6 +275,20 @@ class TokenEncoder(nn.Module):
         return run_packed(self.vit, stream_TD, Segments(offsets, self.max_segment))
 
     # ------------------------------------------------------------------------------------------- parts
+    def _check_block(self, block: int) -> None:
+        depth = len(self.vit.blocks)  # type: ignore[arg-type]
+        if not 1 <= block <= depth:
+            raise ShapeError(f"block {block} of a network of {depth} blocks")
+
+    def _image_stream(self, images_NHW: Tensor) -> tuple[Tensor, Segments]:
+        """CLS and patches of each picture, as one packed stream."""
+        count = len(images_NHW)
+        tokens_NPD = self.embed_images(images_NHW).view(count, -1, self.width)
+        stream_NLD = torch.cat([self._cls().expand(count, 1, -1).to(tokens_NPD.dtype), tokens_NPD], dim=1)
+        length = stream_NLD.shape[1]
+        offsets = torch.arange(0, (count + 1) * length, length, dtype=torch.int32, device=stream_NLD.device)
+        return stream_NLD.flatten(0, 1), Segments(offsets, self.max_segment)
+
     def _positions(self) -> Tensor:
         positions_LD: Tensor = self.vit.pos_embed[0]  # type: ignore[index]
         return positions_LD
