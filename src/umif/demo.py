@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from umif.tasks.base import Result
     from umif.train import Recipe
 
-IMAGES = 4000
+IMAGES = 6000
 # Findings at full contrast and size, on films taken in a hurry: a few minutes of training must have something to find,
 # and what a place on the film alone tells (raw pixels see no more) must not be enough.
 CLARITY, SPREAD = 1.0, 3.0
+FINDINGS = ("Cardiomegaly", "Edema", "Consolidation", "Pleural Effusion")  # large enough for 112 pixels
 RAW = "phantom"
 LABELS = (1.0, 10.0, 100.0)
 
@@ -109,7 +110,8 @@ def _draw(out: Path, images: int, workers: int | None) -> None:
     raw = out / RAW
     if not raw.exists() and out.exists() and any(out.iterdir()):
         raise RunError("the folder is not empty and holds no demo", where=out, fix="choose another --out")
-    write_phantom(raw, images, workers=workers or os.cpu_count() or 1, clarity=CLARITY, spread=SPREAD)
+    workers = workers or os.cpu_count() or 1
+    write_phantom(raw, images, workers=workers, clarity=CLARITY, spread=SPREAD, only=FINDINGS)
 
 
 def summary_lines(done: Demo) -> list[str]:
