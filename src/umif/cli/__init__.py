@@ -7,6 +7,7 @@ answer only, and with `--json` exactly one JSON object.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import traceback
@@ -295,6 +296,29 @@ def evaluate(
         from umif.report.tables import results_text
 
         print(results_text([result.to_json() for result in results]))
+
+
+@app.command()
+def sweep(
+    config: Annotated[Path, typer.Argument(metavar="SWEEP", help="A sweep, such as recipes/table*.yaml.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[key=value …]", help="Replace values of the sweep.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that draw and encode; all cores unless told.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train and evaluate one recipe under several settings and seeds, and set them side by side; resumable."""
+    from umif.sweep import load_sweep, run_sweep
+
+    chosen = load_sweep(config, overrides or [])
+    with standard_output(reserved=as_json):
+        table = run_sweep(chosen, workers=workers, progress=_say)
+    if as_json:
+        print_json({"table": str(table), **json.loads(table.with_suffix(".json").read_text(encoding="utf-8"))})
+    else:
+        print(table.read_text(encoding="utf-8"))
 
 
 @app.command()
