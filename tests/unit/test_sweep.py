@@ -12,7 +12,8 @@ import yaml
 
 from umif.cli import main
 from umif.errors import ConfigError, RegistryError, RunError
-from umif.report.sweep import markdown, published
+from umif.report.published import published
+from umif.report.sweep import markdown
 from umif.sweep import Setting, SweepConfig, load_sweep, recipe_of, run_sweep
 
 if TYPE_CHECKING:

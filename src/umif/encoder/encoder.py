@@ -193,6 +193,25 @@ class Encoder:
                 cache.write(key, rows, features)
         return features[np.searchsorted(rows, wanted)]
 
+    def attention(self, inputs: ImageInput | Iterable[ImageInput], batch_size: int = BATCH_SIZE) -> Tensor:
+        """Where the last block's CLS token looks, averaged over heads. It says what CLS gathers, not why.
+
+        Shapes: N inputs → (N, rows, columns) fp32; sums to at most 1, the rest is CLS's attention to itself.
+        Raises: as `encode_images`.
+        """
+        sources, maps = as_list(inputs), []
+        if not sources:
+            raise EmptyError("there is no picture to encode")
+        for start in range(0, len(sources), batch_size):
+            views = [
+                self.preprocessing.file_or_array(source, f"images[{start + index}]")
+                for index, source in enumerate(sources[start : start + batch_size])
+            ]
+            with torch.inference_mode():
+                shares_NHP = self._network.cls_attention(torch.from_numpy(np.stack(views)).to(self.device))
+            maps.append(shares_NHP.mean(1).cpu().clone().unflatten(1, self.grid))
+        return torch.cat(maps)
+
     def corpus_patches(
         self,
         corpus: Corpus,

@@ -6,14 +6,11 @@ import csv
 import io
 import json
 import statistics
-from functools import cache
-from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeAlias
-
-import yaml
 
 from umif.corpus.manifest import write_atomically
 from umif.errors import StorageError
+from umif.report.published import published
 from umif.report.tables import Row, share
 
 if TYPE_CHECKING:
@@ -24,13 +21,6 @@ if TYPE_CHECKING:
 Measured: TypeAlias = tuple[str, int, list[Row]]
 _KEY = ("task", "data", "labels", "metric")
 _COLUMNS = ("setting", "seed", *_KEY, "encoder", "baseline", "value", "low", "high", "n_patients", "split_sha256")
-
-
-@cache
-def published() -> dict[str, Any]:
-    """Return the paper's figures (`paper.yaml`)."""
-    data: dict[str, Any] = yaml.safe_load((resources.files("umif.report") / "paper.yaml").read_text(encoding="utf-8"))
-    return data
 
 
 def write_table(
