@@ -69,12 +69,13 @@ def attention_looks(run: RunData, cases: int = CASES) -> list[Look]:
 
 
 def heat(view_SS: NDArray[np.uint8], share_RC: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Lay shares over a picture, from nothing (the picture itself) to orange at the highest of them.
+    """Lay shares over a picture, from the lowest (the picture itself) to orange at the highest of them.
 
     Shapes: view (S, S) uint8, shares (rows, columns); returns (S, S, 3) uint8.
     """
     size = view_SS.shape[::-1]
-    wide = cv2.resize(share_RC / max(float(share_RC.max()), 1e-12), size, interpolation=cv2.INTER_CUBIC)
+    above = share_RC - share_RC.min()
+    wide = cv2.resize(above / max(float(above.max()), 1e-12), size, interpolation=cv2.INTER_CUBIC)
     alpha = 0.75 * np.clip(wide, 0, 1)[:, :, None]
     colour = np.array((236, 120, 20), dtype=np.float32)
     laid: NDArray[np.uint8] = ((1 - alpha) * _rgb(view_SS) + alpha * colour).round().astype(np.uint8)
@@ -118,7 +119,7 @@ def _varied(rows: Sequence[tuple[int, dict[str, Any]]], cases: int) -> list[tupl
 
 
 def _present(image: dict[str, Any]) -> list[str]:
-    return sorted({label["finding"] or label["raw"] for label in image["findings"] if label["state"] == "present"})
+    return sorted({(label["finding"] or label["raw"]).replace("_", " ") for label in image["findings"] if label["state"] == "present"})
 
 
 def _rgb(view_SS: NDArray[np.uint8]) -> NDArray[np.uint8]:
