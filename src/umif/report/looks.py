@@ -119,7 +119,8 @@ def _varied(rows: Sequence[tuple[int, dict[str, Any]]], cases: int) -> list[tupl
 
 
 def _present(image: dict[str, Any]) -> list[str]:
-    return sorted({(label["finding"] or label["raw"]).replace("_", " ") for label in image["findings"] if label["state"] == "present"})
+    labels = [label for label in image["findings"] if label["state"] == "present"]
+    return sorted({(label["finding"] or label["raw"]).replace("_", " ") for label in labels})
 
 
 def _rgb(view_SS: NDArray[np.uint8]) -> NDArray[np.uint8]:
