@@ -25,6 +25,7 @@ import warnings
 from collections import Counter
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -35,7 +36,6 @@ from umif.errors import ConfigError, UmifError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
-    from pathlib import Path
 
     from umif.corpus.shards import Shard
 
@@ -48,6 +48,8 @@ _STORE_BYTES = 80 << 20
 # A network file system may show a new file late.
 _SEEN_WITHIN_SECONDS = 60.0
 _KNOCK_SECONDS = 20.0
+# Ray gives its own processes 30 seconds to come up, which a crowded machine may not keep.
+_STARTS = 3
 _SOCKET_ROOM = 40  # Ray's sockets lie in its folder, and a socket's path has about a hundred bytes
 # Ray asks who connects; one secret a process, since Ray reads it once.
 _TOKEN = secrets.token_hex(32)
@@ -197,6 +199,7 @@ def _cluster(ray: Any, folder: Path, workers: int | None) -> Iterator[int]:
                 "_node_ip_address": "127.0.0.1",
                 "_temp_dir": stack.enter_context(temporary),
             }
+            stack.callback(_end_leftovers, options["_temp_dir"])
         stack.enter_context(_sigterm_kept())
         stack.callback(ray.shutdown)
         _start(ray, folder, options)
@@ -212,22 +215,28 @@ def _start(ray: Any, folder: Path, options: dict[str, Any]) -> None:
         quiet["RAY_AUTH_TOKEN"] = os.environ.get("RAY_AUTH_TOKEN", _TOKEN)
     logging.getLogger("ray").setLevel(logging.ERROR)  # what it says before it reads `logging_level`
     before = signal.getsignal(signal.SIGTERM)
-    try:
-        _knock(options["address"])
-        with _environment(quiet), warnings.catch_warnings():
-            # Its processes are forked and at once replaced by programs of their own, which Lance cannot know.
-            warnings.filterwarnings("ignore", message="lance is not fork-safe")
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-    except SystemExit:  # how it answers SIGTERM, with an exit code of its own
-        sys.exit(128 + signal.SIGTERM)
-    except Exception as error:
-        where = "could not be started on this machine" if local else f"cannot be reached at {options['address']}"
-        raise UmifError(
-            f"Ray {where}: {error}",
-            where=folder,
-            fix="see that RAY_ADDRESS names a running cluster of the same Ray and Python, or unset it to use this "
-            "machine alone; local processes build the same corpus",
-        ) from error
+    for attempt in range(_STARTS if local else 1):
+        try:
+            _knock(options["address"])
+            with _environment(quiet), warnings.catch_warnings():
+                # Its processes are forked and at once replaced by programs of their own, which Lance cannot know.
+                warnings.filterwarnings("ignore", message="lance is not fork-safe")
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+            break
+        except SystemExit:  # how it answers SIGTERM, with an exit code of its own
+            sys.exit(128 + signal.SIGTERM)
+        except Exception as error:
+            if local:
+                _end_leftovers(options["_temp_dir"])
+            if local and attempt + 1 < _STARTS:
+                continue
+            where = "could not be started on this machine" if local else f"cannot be reached at {options['address']}"
+            raise UmifError(
+                f"Ray {where}: {error}",
+                where=folder,
+                fix="see that RAY_ADDRESS names a running cluster of the same Ray and Python, or unset it to use this "
+                "machine alone; local processes build the same corpus",
+            ) from error
     if threading.current_thread() is threading.main_thread():
         # So that SIGTERM ends Ray too; a handler of the caller's own knows better.
         signal.signal(signal.SIGTERM, before if callable(before) else _exit)
@@ -238,6 +247,14 @@ def _knock(address: str) -> None:
     found = re.fullmatch(r"(?:\w+://)?\[?(?P<host>[^/\]]+?)\]?:(?P<port>\d+)", address)
     if found:
         socket.create_connection((found["host"], int(found["port"])), timeout=_KNOCK_SECONDS).close()
+
+
+def _end_leftovers(temporary: str) -> None:
+    """End the processes of a Ray that began in this folder and did not come up; it would keep them until we exit."""
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if temporary.encode() in file.read_bytes():
+                os.kill(int(file.parent.name), signal.SIGKILL)
 
 
 def _exit(signum: int, _: Any) -> None:
