@@ -65,10 +65,10 @@ class Kill:
 def make_phantoms(folder: Path, images: int) -> list[str]:
     """Write phantoms as three datasets: with every kind of supervision, as folders of two kinds, and as a table."""
     each = images // 3
-    write_phantom(folder / "phantom", each, seed=0, size=256, workers=os.cpu_count() or 1)
+    write_phantom(folder / "phantom", each, seed=0, size=128, workers=os.cpu_count() or 1)
     pictures = []
     for seed in (1, 2):
-        write_phantom(folder / f"raw{seed}", each, seed=seed, size=256, workers=os.cpu_count() or 1)
+        write_phantom(folder / f"raw{seed}", each, seed=seed, size=128, workers=os.cpu_count() or 1)
         pictures.append(sorted((folder / f"raw{seed}" / "images").glob("*.png")))
     for number, picture in enumerate(pictures[0]):
         kind = folder / "folder" / ("normal", "pneumonia")[number % 2]
@@ -205,7 +205,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--engine", choices=("local", "ray"), default="local")
     parser.add_argument("--from", dest="sources", action="append", metavar="NAME=ROOT")
-    parser.add_argument("--images", type=int, default=4500, help="phantoms to build from without --from")
+    parser.add_argument("--images", type=int, default=1500, help="phantoms to build from without --from")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
