@@ -3,11 +3,11 @@
     python benchmarks/prepare_exactness.py --kills 20 [--engine ray] [--from NAME=ROOT …] [--out FILE.json]
 
 Prepares a corpus undisturbed by local processes. Then prepares it anew by the engine and kills (-9) the whole group of
-processes at a random moment of the build's time, and runs the same command again, until it is through; and again from
-the start, until as many kills have landed as were asked for. Every corpus that comes out is compared with the first:
-the manifest with its fingerprint, the ledger, and every value of every row, stored pictures included. With `--engine
-ray` an undisturbed build on Ray is compared too. Without `--from` the datasets are phantoms, laid out for three
-readers.
+processes a random time after it has come to a random point of the build: its start, a shard, the assembling. Then runs
+the same command again, five kills to a corpus, until as many have landed as were asked for. Every corpus that comes out
+is compared with the first: the manifest with its fingerprint, the ledger, and every value of every row, stored pictures
+included. With `--engine ray` an undisturbed build on Ray is compared too. Without `--from` the datasets are phantoms,
+laid out for three readers.
 
 A kill has landed if the process was there to be killed and the corpus was not finished; what the kill left running is
 waited for. Prints a line for each kill and a verdict; exits with 1 if anything differs or too few kills landed.
@@ -42,7 +42,10 @@ from umif.corpus.shards import SHARD_RECORDS
 
 print = partial(print, flush=True)  # a line for each kill when it has landed
 _GONE_WITHIN_SECONDS = 60
-_RUNS_FOR_A_KILL = 5  # a moment near the end of a build often comes after it
+# Several kills to a corpus, so that builds go on from what was itself gone on from; and several corpora.
+_KILLS_OF_A_CORPUS = 5
+_CORPORA_FOR_A_KILL = 3  # a moment near the end of a build may come after it
+_START_SECONDS = {"local": 3.0, "ray": 10.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +53,16 @@ class Kill:
     """Where a build was when it was killed.
 
     Attributes:
-        seed: Draws the moment.
-        after_s: Seconds from the start of the process.
-        shards: Shards that were finished by then, over all runs of this corpus.
+        seed: Draws the moments of the kills of one corpus.
+        target: How far the build had to have come: finished shards, and one more when they are being assembled.
+        delay_s: Seconds from then.
+        shards: Shards that were finished at the kill.
         stage: What the build was at.
     """
 
     seed: int
-    after_s: float
+    target: int
+    delay_s: float
     shards: int
     stage: str
 
@@ -97,8 +102,15 @@ def start(out: Path, sources: list[str], engine: str, workers: int) -> subproces
         "--json",
     ]
     command += [word for source in sources for word in ("--from", source)]
+    temporary = out.parent / "tmp"  # what a kill leaves behind goes with the rest
+    temporary.mkdir(exist_ok=True)
     return subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        start_new_session=True,
     )
 
 
@@ -116,10 +128,15 @@ def finish(process: subprocess.Popen[str]) -> None:
         raise RuntimeError(f"prepare ended with exit code {process.returncode}:\n{errors}")
 
 
-def kill_after(process: subprocess.Popen[str], seconds: float) -> bool:
-    """Kill the group of a build after some seconds and wait until all that it started is gone; False if it was done."""
+def kill_when(process: subprocess.Popen[str], out: Path, target: int, delay_s: float) -> bool:
+    """Kill the group of a build some time after it has come as far as `target`; False if it was done before.
+
+    Returns when all that the build had started is gone.
+    """
+    while process.poll() is None and progress(out) < target:
+        time.sleep(0.003)
     try:
-        process.wait(seconds)
+        process.wait(delay_s)
     except subprocess.TimeoutExpired:
         started = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, signal.SIGKILL)
@@ -130,6 +147,12 @@ def kill_after(process: subprocess.Popen[str], seconds: float) -> bool:
         return process.returncode == -signal.SIGKILL
     finish(process)
     return False
+
+
+def progress(out: Path) -> int:
+    """Return how many shards are finished, and one more when they are being assembled."""
+    building = out / ".build"
+    return len(list(building.glob("*.json"))) + (building / "images.lance").exists()
 
 
 def where_it_was(out: Path) -> tuple[int, str] | None:
@@ -172,32 +195,37 @@ def _said(changed: list[str]) -> str:
 
 
 def build_under_kills(
-    folder: Path, sources: list[str], options: argparse.Namespace, whole: dict[str, str], usual_s: float, shards: int
+    folder: Path, sources: list[str], options: argparse.Namespace, whole: dict[str, str], shards: int
 ) -> tuple[list[Kill], int, list[str]]:
     """Build corpora until enough kills have landed; return the kills, the number of corpora and what differed."""
     kills: list[Kill] = []
-    corpora, found = 0, []
-    for seed in range(options.seed, options.seed + _RUNS_FOR_A_KILL * options.kills):
-        out = folder / f"killed{corpora}"
-        enough = len(kills) == options.kills
-        process = start(out, sources, options.engine, options.workers)
-        after_s = math.inf if enough else float(np.random.default_rng(seed).uniform(0, usual_s))
-        if enough:
-            finish(process)
-        elif kill_after(process, after_s) and (was := where_it_was(out)):
-            kills.append(Kill(seed, round(after_s, 2), *was))
-            print(f"kill {len(kills):3}: seed {seed}, after {after_s:5.2f} s, {was[0]} of {shards} shards, {was[1]}")
-            continue
-        else:
-            print(f"          seed {seed}, after {after_s:5.2f} s: finished before")
-        changed = differences(whole, content(out))
-        print(f"corpus {corpora} is through: {_said(changed)}")
-        found += [f"corpus {corpora}: {name}" for name in changed]
-        corpora += 1
-        shutil.rmtree(out)
-        if enough:
+    found: list[str] = []
+    for corpus in range(_CORPORA_FOR_A_KILL * options.kills):
+        out = folder / f"killed{corpus}"
+        seed = options.seed + corpus
+        rng = np.random.default_rng(seed)
+        some = min(_KILLS_OF_A_CORPUS, options.kills - len(kills))
+        print(f"corpus {corpus}, seed {seed}")
+        for target in sorted(rng.integers(0, shards + 2, some).tolist()):
+            # At the start there is nothing to go by but time, and it takes seconds.
+            delay_s = float(rng.uniform(0, _START_SECONDS[options.engine] if target == 0 else 0.5))
+            if kill_when(start(out, sources, options.engine, options.workers), out, target, delay_s):
+                was = where_it_was(out)
+                if was is not None:
+                    kills.append(Kill(seed, target, round(delay_s, 3), *was))
+                    print(f"kill {len(kills):3}: {delay_s:.3f} s after {target}: {was[0]} of {shards} shards, {was[1]}")
+                    continue
+            print(f"          {delay_s:.3f} s after {target}: it was finished before")
             break
-    return kills, corpora, found
+        else:
+            finish(start(out, sources, options.engine, options.workers))
+        changed = differences(whole, content(out))
+        print(f"corpus {corpus} is through: {_said(changed)}")
+        found += [f"corpus {corpus}: {name}" for name in changed]
+        shutil.rmtree(out)
+        if len(kills) == options.kills:
+            return kills, corpus + 1, found
+    return kills, corpus + 1, [*found, f"only {len(kills)} of {options.kills} kills landed"]
 
 
 def main() -> int:
@@ -226,10 +254,8 @@ def main() -> int:
             )
             found += [f"undisturbed on ray: {name}" for name in changed]
         shards = sum(math.ceil(reader["yielded"] / SHARD_RECORDS) for reader in manifest["readers"])
-        kills, corpora, differed = build_under_kills(folder, sources, options, whole, usual_s, shards)
+        kills, corpora, differed = build_under_kills(folder, sources, options, whole, shards)
     found += differed
-    if len(kills) < options.kills:
-        found.append(f"only {len(kills)} of {options.kills} kills landed")
     verdict = "; ".join(found) if found else "every corpus is the same, bit for bit"
     print(f"{len(kills)} kills ({options.engine}), {corpora} corpora, {manifest['images']} images: {verdict}")
     if options.out:

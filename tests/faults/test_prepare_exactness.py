@@ -31,8 +31,10 @@ def _program() -> Any:
 
 @pytest.mark.slow
 def test_two_kills_land_and_the_corpus_is_the_same(tmp_path: Path) -> None:
-    command = [sys.executable, PROGRAM, "--kills", "2", "--images", "90", "--out", tmp_path / "found.json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, str(PROGRAM), "--kills", "2", "--images", "90"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "found.json")], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
     assert len(found["kills"]) == 2
