@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import signal
 import sys
 import time
@@ -124,6 +125,7 @@ def main() -> None:
     else:
         import ray
 
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else it leaves one in the home folder
         ray.init(
             address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=80 << 20
         )
