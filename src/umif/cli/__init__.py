@@ -118,6 +118,10 @@ def prepare(
         typer.Option(help="Keep datasets' own test and validation images, or place all patients by a hash."),
     ] = "official",
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores unless told.")] = None,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(help="Processes of this machine, or of a Ray cluster (RAY_ADDRESS, else one started here)."),
+    ] = "local",
     added: Annotated[
         list[Path] | None, typer.Option("--texts", metavar="FILE", help="Add reports that 'umif texts' wrote.")
     ] = None,
@@ -135,6 +139,7 @@ def prepare(
             pairs,
             PrepareConfig(shorter_side=shorter_side, splits=splits),
             workers=workers,
+            engine=engine,
             overwrite=overwrite,
             progress=True,
             texts=added or (),
