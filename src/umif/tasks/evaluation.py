@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import umif
 from umif.config import REGISTRY
 from umif.corpus import Corpus
+from umif.corpus.quarantine import read_quarantine
 from umif.encoder.encoder import DEFAULT_WEIGHTS
 from umif.encoder.load import load_encoder, model_folder
 from umif.errors import RunError, StorageError, TaskError
@@ -93,6 +94,8 @@ def _signed(row: Result, encoder: Encoder, corpus: Corpus, weights: str, leaks: 
         "weights_sha256": encoder.weights_sha256,
         "step": encoder.provenance.get("step"),
     }
+    if (quarantine := read_quarantine(corpus.path).sha256) is not None:
+        signature["quarantine_sha256"] = quarantine
     if leaks is not None:
         signature["leaks"] = leaks
     return replace(row, extra={**row.extra, **signature})

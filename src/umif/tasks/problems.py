@@ -19,6 +19,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from umif.config import Config, parse_config
+from umif.corpus.quarantine import excluded_images
 from umif.corpus.schema import LABEL_STATES
 from umif.errors import ConfigError, TaskError, nearest
 from umif.tasks.metrics import UNKNOWN
@@ -193,13 +194,13 @@ def find_problem(name: str) -> Problem:
 
 
 def select(problem: Problem, corpus: Corpus) -> Cases:
-    """Return the images of `problem` with their labels and splits.
+    """Return the images of `problem` with their labels and splits, without what the quarantine list excludes.
 
     Raises:
+        CorpusError: the quarantine list cannot be read.
         TaskError: train, val or test lack one of the two sides; what is missing is named.
     """
-    images = corpus.images_table(_COLUMNS).to_pylist()
-    found = [(row, image) for row, image in enumerate(images) if _about(problem, image)]
+    found = [(row, image) for row, image in _images(corpus) if _about(problem, image)]
     if problem.kind == "findings":
         classes, labels_NF = _finding_labels(found)
     else:
@@ -254,6 +255,15 @@ def chosen_cases(corpus: Corpus, names: Sequence[str]) -> list[Cases]:
             "in val: prepare more images, or name a problem to be told what it lacks",
         )
     return cases
+
+
+def _images(corpus: Corpus) -> list[tuple[int, dict[str, Any]]]:
+    """Return the images that the quarantine list does not exclude, with their rows; excluded labels state nothing."""
+    no_image, no_labels = excluded_images(corpus)
+    images = corpus.images_table(_COLUMNS).to_pylist()
+    for row in np.flatnonzero(no_labels):
+        images[row]["findings"] = []
+    return [(row, images[row]) for row in np.flatnonzero(~no_image).tolist()]
 
 
 def _about(problem: Problem, image: dict[str, Any]) -> bool:

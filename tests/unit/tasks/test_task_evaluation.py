@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 import umif
 from planted_corpus import planted_corpus
 from umif.config import REGISTRY
+from umif.corpus import Corpus
+from umif.corpus.quarantine import QUARANTINE, read_quarantine
 from umif.encoder import load_encoder
 from umif.errors import RegistryError, RunError, StorageError, TaskError
 from umif.models import ModelConfig, build_model
@@ -20,7 +23,6 @@ from umif.train.checkpoint import save_checkpoint
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from umif.corpus import Corpus
 
 CONFIG = ModelConfig(backbone="vit_tiny_patch16_224", image_size=32, depth=2, width=48, heads=3)
 OPTIONS = TaskOptions(bootstrap=20, progress=False)
@@ -133,3 +135,14 @@ def test_bad_requests_are_refused_before_any_work(run: Path, tmp_path: Path) -> 
 
 def test_the_built_in_tasks_are_registered() -> None:
     assert {"linear", "zero-shot"} <= set(REGISTRY.names("task"))
+
+
+def test_results_name_the_quarantine_list_that_they_were_taken_under(run: Path, corpus: Corpus, tmp_path: Path) -> None:
+    copy = Corpus.open(shutil.copytree(corpus.path, tmp_path / "copy"))
+    before = evaluate(run, "zero-shot", copy, OPTIONS)[0]
+    images = copy.take_images(copy.image_rows("test")[:2], ["image"])
+    (copy.path / QUARANTINE).write_text("item,decision\n" + "".join(f"{row['image']},exclude\n" for row in images))
+    after = evaluate(run, "zero-shot", copy, OPTIONS)[0]
+    assert "quarantine_sha256" not in before.extra
+    assert after.extra["quarantine_sha256"] == read_quarantine(copy.path).sha256
+    assert after.split_sha256 != before.split_sha256
