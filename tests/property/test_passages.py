@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umif.language import read_passage, vocabulary, write_passage
 from umif.readers.base import LabelState
 from umif.rng import keyed_rng
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 IDS = [entry.id for entry in vocabulary() if entry.kind == "finding"]
 SPELLINGS = {entry.id: (entry.id, entry.name, *entry.synonyms) for entry in vocabulary()}
@@ -16,7 +21,7 @@ WIDER = [key for key in IDS if NARROWER[key]]
 LABELS = st.dictionaries(st.sampled_from(IDS), st.sampled_from(list(LabelState)), max_size=20)
 
 
-def contradicted(key: str, states: dict[str, LabelState]) -> bool:
+def contradicted(key: str, states: Mapping[str, LabelState]) -> bool:
     """Whether a finding is absent and one that is a kind of it is present or uncertain."""
     shown = (LabelState.PRESENT, LabelState.UNCERTAIN)
     return states[key] == LabelState.ABSENT and any(states.get(other) in shown for other in NARROWER[key])

@@ -85,8 +85,8 @@ def denied_beside_narrower(scene: Scene, issue: Issue) -> None:
             states = strongest((each["finding"], LabelState(each["state"])) for each in findings if each["finding"])
             denied = denied_but_shown(states, vocabulary())
             if denied:
-                detail = ", ".join(f"{wider} absent, {narrower} {states[narrower]}" for wider, narrower in denied.items())
-                issue.add(*scene.named(row), detail, row)
+                said = [f"{wider} absent, {narrower} {states[narrower]}" for wider, narrower in denied.items()]
+                issue.add(*scene.named(row), ", ".join(said), row)
 
 
 def labels(scene: Scene) -> Any:

@@ -230,8 +230,8 @@ def write_passage(
 
     Present and uncertain findings come before absent ones where not all fit into `max_statements`, and of the absent
     ones only some are stated, how many being drawn: a text that lists every negative is rare. Order, sentences,
-    wording, and how sentences are joined and capitalised are drawn too. An absent finding is not stated where a narrower
-    one is present or uncertain (`denied_but_shown`).
+    wording, and how sentences are joined and capitalised are drawn too. An absent finding is not stated where a
+    narrower one is present or uncertain (`denied_but_shown`).
 
     Args:
         findings: (vocabulary id or dataset's spelling, state). What the vocabulary does not know is named as it is.
@@ -295,10 +295,11 @@ def _statements(
             elif state == LabelState.ABSENT:
                 known.pop(key, None)
     denied = denied_but_shown(states, words)
+    stated = {key: state for key, state in states.items() if state != LabelState.NOT_MENTIONED and key not in denied}
     return [
         replace(statement, detail=known.get(key, _NO_DETAIL))
-        for key, state in states.items()
-        if state != LabelState.NOT_MENTIONED and key not in denied and (statement := _statement(key, entries[key], state))
+        for key, state in stated.items()
+        if (statement := _statement(key, entries[key], state))
     ]
 
 

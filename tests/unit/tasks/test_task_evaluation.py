@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,7 @@ from umif.corpus.quarantine import QUARANTINE, read_quarantine
 from umif.encoder import load_encoder
 from umif.errors import RegistryError, RunError, StorageError, TaskError
 from umif.models import ModelConfig, build_model
-from umif.tasks import TaskOptions, evaluate
+from umif.tasks import TaskOptions, evaluate, published
 from umif.tokens import TextTokenizer
 from umif.train.checkpoint import save_checkpoint
 
@@ -146,3 +147,23 @@ def test_results_name_the_quarantine_list_that_they_were_taken_under(run: Path, 
     assert "quarantine_sha256" not in before.extra
     assert after.extra["quarantine_sha256"] == read_quarantine(copy.path).sha256
     assert after.split_sha256 != before.split_sha256
+
+
+def test_rows_of_clean_and_of_published_splits_are_kept_side_by_side(
+    run: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = published.PublishedSplit.model_validate(
+        {"dataset": "planted-films", "use": "classification", "unit": "image", "from": {"any": "train"}, "val": 0.2,
+         "test": 0.3, "note": "by image"}
+    )  # fmt: skip
+    monkeypatch.setattr(published, "published_splits", lambda: (rule,))
+    evaluate(run, "zero-shot", corpus, OPTIONS)
+    paper = evaluate(run, "zero-shot", corpus, replace(OPTIONS, splits="paper"))
+    assert paper[0].extra["overlap"]["test_patients_in_train"] > 0
+    rows = kept(run, "zero-shot")["results"]
+    assert isinstance(rows, list)
+    assert [row["extra"].get("splits", "clean") for row in rows] == ["clean", "clean", "paper", "paper"]
+    assert len({row["split_sha256"] for row in rows}) == 2
+    assert str(kept(run, "zero-shot")["command"]).count("--splits paper") == 1
+    evaluate(run, "zero-shot", corpus, replace(OPTIONS, splits="paper"))
+    assert len(kept(run, "zero-shot")["results"]) == 4  # type: ignore[arg-type]

@@ -12,10 +12,10 @@ from collections import Counter
 from functools import cache
 from typing import TYPE_CHECKING
 
+from umif.language.hierarchy import denied_but_shown, strongest
 from umif.language.llm.english import not_english
 from umif.language.llm.reading import read_mentions, read_states
 from umif.language.llm.rules import rules
-from umif.language.hierarchy import denied_but_shown, strongest
 from umif.language.templates import NO_FINDING, read_passage
 from umif.language.vocabulary import Vocabulary, vocabulary
 from umif.readers.base import LabelState
