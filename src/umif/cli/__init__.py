@@ -92,7 +92,7 @@ def datasets(
     names = REGISTRY.names("reader") if name is None else [name]
     cards: dict[str, Card] = {each: REGISTRY.get("reader", each).card for each in names}
     if as_json:
-        keys = ("kinds", "licence", "access", "images", "checked_against", "overlaps")
+        keys = ("kinds", "licence", "access", "images", "checked_on", "checked_against", "overlaps")
         rows = [
             {"name": each, **{key: plain(getattr(card, key)) for key in (*keys, "title", "citation", "how_to_get")}}
             for each, card in cards.items()
