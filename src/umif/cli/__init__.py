@@ -93,7 +93,7 @@ def datasets(
     names = REGISTRY.names("reader") if name is None else [name]
     cards: dict[str, Card] = {each: REGISTRY.get("reader", each).card for each in names}
     if as_json:
-        keys = ("kinds", "licence", "access", "images", "checked_against", "overlaps")
+        keys = ("kinds", "licence", "access", "images", "checked_on", "checked_against", "overlaps")
         rows = [
             {"name": each, **{key: plain(getattr(card, key)) for key in (*keys, "title", "citation", "how_to_get")}}
             for each, card in cards.items()
@@ -280,6 +280,10 @@ def evaluate(
         list[str] | None,
         typer.Option("--problem", metavar="NAME", help="One of a task's problems; repeat for more, all unless told."),
     ] = None,
+    splits: Annotated[
+        str,
+        typer.Option(metavar="clean|paper", help="The corpus's own splits, by patient, or those of published work."),
+    ] = "clean",
     seed: Annotated[int, typer.Option(help="Draws the subsets of labels and the bootstrap.")] = 0,
     bootstrap: Annotated[int, typer.Option(min=0, help="Patient resamplings behind each interval; 0 = none.")] = 1000,
     baselines: Annotated[bool, typer.Option(help="Random initialisation and raw pixels beside the model.")] = True,
@@ -288,10 +292,16 @@ def evaluate(
     """Put the frozen encoder to downstream tasks; every number with its 95 % interval, baselines beside it."""
     from umif.tasks import evaluate as run_tasks
     from umif.tasks.base import TaskOptions
+    from umif.tasks.published import checked_splits
 
     shares = tuple(percent(text) for text in labels or ["100%"])
     options = TaskOptions(
-        labels=shares, seed=seed, baselines=baselines, bootstrap=bootstrap, problems=tuple(problems or ())
+        labels=shares,
+        seed=seed,
+        baselines=baselines,
+        bootstrap=bootstrap,
+        problems=tuple(problems or ()),
+        splits=checked_splits(splits),
     )
     with standard_output(reserved=as_json):
         results = run_tasks(model, tasks, data, options)
