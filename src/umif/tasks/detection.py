@@ -75,6 +75,7 @@ class DetectionSettings(Config):
     """How heads are trained, and on how much."""
 
     training: HeadTraining = Field(description="Steps, rates and patience")
+    neck: int = Field(256, gt=0, multiple_of=8, description="Channels of the head's maps")
     train_images: int | None = Field(None, gt=0, description="Most training images; null = all")
     val_images: int | None = Field(None, gt=0, description="Most images that the best state is chosen on; null = all")
 
@@ -182,7 +183,7 @@ def _fit(
     truths = plan.cases.truths_of(plan.train)
     rows = plan.cases.rows_N[plan.train]
     anchors_A2 = fit_anchors(np.concatenate([truth.boxes_G4 for truth in truths]), ANCHORS, seed)
-    head = new_head(features, rows, len(plan.cases.classes), anchors_A2, seed).to(device)
+    head = new_head(features, rows, len(plan.cases.classes), anchors_A2, settings.neck, seed).to(device)
     what = f"detection, {plan.share:g} %: {name}"
     trained, val_map = fit_head(
         head,
@@ -202,7 +203,12 @@ def _fit(
 
 
 def new_head(
-    features: PatchFeatures, rows: NDArray[np.int64], classes: int, anchors_A2: NDArray[np.float64], seed: int
+    features: PatchFeatures,
+    rows: NDArray[np.int64],
+    classes: int,
+    anchors_A2: NDArray[np.float64],
+    neck: int,
+    seed: int,
 ) -> DetectionHead:
     """Return a head with random weights for some features, standardised by those of the first few hundred `rows`."""
     sample = features.take(rows[:_STATISTICS_IMAGES])[:, 0].reshape(-1, features.width).double()
@@ -212,7 +218,7 @@ def new_head(
     statistics_2D = torch.stack([sample.mean(dim=0), deviation_D]).float().numpy()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return DetectionHead(features.width, features.grid, classes, anchors_A2, statistics_2D)
+        return DetectionHead(features.width, features.grid, classes, anchors_A2, statistics_2D, neck)
 
 
 def fit_head(

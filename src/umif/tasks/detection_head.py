@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 ANCHORS = 9
 _PER_MAP = 3
-_NECK = 128
 _GROUPS = 8
 # A share of slots that hold an object, for the first guess; without it the first steps only unlearn one half.
 _FIRST_GUESS = 0.01
@@ -57,6 +56,9 @@ class DetectionHead(nn.Module):
             the coarse map's last cells reach beyond the edge.
     """
 
+    statistics: Tensor
+    slots_S6: Tensor
+
     def __init__(
         self,
         width: int,
@@ -64,6 +66,7 @@ class DetectionHead(nn.Module):
         classes: int,
         anchors_A2: NDArray[np.float64],
         statistics_2D: NDArray[np.float32],
+        neck: int,
     ) -> None:
         """Start from random weights (the caller's random state).
 
@@ -73,6 +76,7 @@ class DetectionHead(nn.Module):
             classes: K.
             anchors_A2: Nine shapes, by area.
             statistics_2D: Mean and deviation of the features, by which they are standardised.
+            neck: Channels of the maps, a multiple of 8.
         """
         super().__init__()
         rows, columns = grid
@@ -82,16 +86,16 @@ class DetectionHead(nn.Module):
         self.sizes = ((0.5 / columns, 0.5 / rows), (1 / columns, 1 / rows), (2 / columns, 2 / rows))
         self.register_buffer("statistics", torch.from_numpy(statistics_2D)[:, None, :, None, None])
         self.register_buffer("slots_S6", torch.from_numpy(self._slots()))
-        self.inward = nn.Conv2d(width, _NECK, 1)
-        self.finer = nn.ConvTranspose2d(_NECK, _NECK, 2, stride=2)
+        self.inward = nn.Conv2d(width, neck, 1)
+        self.finer = nn.ConvTranspose2d(neck, neck, 2, stride=2)
         self.coarser = nn.MaxPool2d(2, ceil_mode=True)
         outputs = _PER_MAP * self.numbers
         self.maps = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(_NECK, _NECK, 3, padding=1, bias=False),
-                nn.GroupNorm(_GROUPS, _NECK),
+                nn.Conv2d(neck, neck, 3, padding=1, bias=False),
+                nn.GroupNorm(_GROUPS, neck),
                 nn.SiLU(),
-                nn.Conv2d(_NECK, outputs, 1),
+                nn.Conv2d(neck, outputs, 1),
             )
             for _ in self.cells
         )
@@ -119,8 +123,7 @@ class DetectionHead(nn.Module):
 
     def forward(self, patches_BDHW: Tensor) -> Tensor:
         """Return the numbers of every slot. Shapes: (B, D, H, W) → (B, S, numbers)."""
-        statistics = cast("Tensor", self.statistics)
-        inner = F.silu(self.inward((patches_BDHW - statistics[0]) / statistics[1]))
+        inner = F.silu(self.inward((patches_BDHW - self.statistics[0]) / self.statistics[1]))
         parts = [
             branch(map_).permute(0, 2, 3, 1).reshape(len(inner), -1, self.numbers)
             for branch, map_ in zip(self.maps, (self.finer(inner), inner, self.coarser(inner)), strict=True)
@@ -129,9 +132,8 @@ class DetectionHead(nn.Module):
 
     def boxes(self, raw_BSX: Tensor) -> Tensor:
         """Return the box of every slot as fractions (left, top, right, bottom). Shapes: (…, S, numbers) → (…, S, 4)."""
-        slots_S6 = cast("Tensor", self.slots_S6)
-        centre = (slots_S6[:, :2] + raw_BSX[..., :2].sigmoid()) * slots_S6[:, 2:4]
-        half = 0.5 * slots_S6[:, 4:] * raw_BSX[..., 2:4].clamp(-_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO).exp()
+        centre = (self.slots_S6[:, :2] + raw_BSX[..., :2].sigmoid()) * self.slots_S6[:, 2:4]
+        half = 0.5 * self.slots_S6[:, 4:] * raw_BSX[..., 2:4].clamp(-_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO).exp()
         return torch.cat([centre - half, centre + half], dim=-1)
 
 

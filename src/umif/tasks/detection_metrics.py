@@ -9,7 +9,8 @@ predictions of it there are neither hits nor false.
 Source: the COCO evaluation (pycocotools), with which the values agree: 101 points of recall, 100 predictions per image
 and class, all areas; of boxes that overlap a prediction equally the last is taken.
 
-Shape legend: N images, K classes, G boxes and M predictions (of an image, or of all), T thresholds, R replicates.
+Shape legend: N images, K classes, G boxes and M predictions (of an image or of all), T thresholds, R replicates, H hits
+at any threshold, X hits at one.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ HALF = THRESHOLDS.index(0.5)
 MAX_DETECTIONS = 100
 _RECALLS = np.linspace(0.0, 1.0, 101)
 _EPSILON = np.spacing(1)
-# (replicate, prediction) cells held at a time.
+# (replicate, hit) cells held at a time.
 _CELLS = 4 * 2**20
 
 
@@ -132,19 +133,22 @@ def average_precision(matches: Matches, weights_RN: NDArray[np.float64]) -> NDAr
     """
     total_R = weights_RN @ matches.truth_N
     ap_RT = np.zeros((len(weights_RN), len(THRESHOLDS)))
-    weights_RM = weights_RN[:, matches.image_M]
-    ranked_RM = np.cumsum(weights_RM, axis=1)
-    for index, hit_M in enumerate(matches.hit_TM):
-        hits = np.flatnonzero(hit_M)
-        if not len(hits):
-            continue
-        right_RH = np.cumsum(weights_RM[:, hits], axis=1)
-        precision_RH = right_RH / (ranked_RM[:, hits] + _EPSILON)
-        best_RH = np.maximum.accumulate(precision_RH[:, ::-1], axis=1)[:, ::-1]
-        recall_RH = right_RH / np.maximum(total_R, 1.0)[:, None]
-        reached_RH = np.searchsorted(_RECALLS, recall_RH.ravel(), side="right").reshape(recall_RH.shape)
-        gained_RH = np.diff(reached_RH, axis=1, prepend=0)
-        ap_RT[:, index] = (best_RH * gained_RH).sum(axis=1) / len(_RECALLS)
+    any_M = matches.hit_TM.any(axis=0)
+    places = np.flatnonzero(any_M)
+    # How many predictions of each image lie behind the hit before and up to each hit: then a sum over images does.
+    behind_M: NDArray[np.int64] = np.cumsum(any_M) - any_M
+    ranked = behind_M < len(places)
+    counts_NH = np.zeros((weights_RN.shape[1], len(places)))
+    np.add.at(counts_NH, (matches.image_M[ranked], behind_M[ranked]), 1.0)
+    ranked_RH = np.cumsum(weights_RN @ counts_NH, axis=1)
+    weights_RH = weights_RN[:, matches.image_M[places]]
+    for index, hit_H in enumerate(matches.hit_TM[:, places]):
+        right_RX = np.cumsum(weights_RH[:, hit_H], axis=1)
+        precision_RX = right_RX / (ranked_RH[:, hit_H] + _EPSILON)
+        best_RX = np.maximum.accumulate(precision_RX[:, ::-1], axis=1)[:, ::-1]
+        recall_RX = right_RX / np.maximum(total_R, 1.0)[:, None]
+        reached_RX = np.searchsorted(_RECALLS, recall_RX.ravel(), side="right").reshape(recall_RX.shape)
+        ap_RT[:, index] = (best_RX * np.diff(reached_RX, axis=1, prepend=0)).sum(axis=1) / len(_RECALLS)
     ap_RT[total_R == 0] = np.nan
     return ap_RT
 
@@ -172,7 +176,7 @@ def precision_replicates(
     Depends on the set of patients and the seed alone which replicates there are, so two encoders' are paired.
     """
     parts = [np.zeros((0, len(found), len(THRESHOLDS)))]
-    rows = max(1, _CELLS // max(1, *(len(one.image_M) for one in found)))
+    rows = max(1, _CELLS // max(1, *(int(one.truth_N.sum()) for one in found)))
     for weights_RN in patient_weights(patients, replicates, seed):
         for start in range(0, len(weights_RN), rows):
             part_RN = weights_RN[start : start + rows]
