@@ -274,6 +274,10 @@ def evaluate(
         list[str] | None,
         typer.Option("--problem", metavar="NAME", help="One of a task's problems; repeat for more, all unless told."),
     ] = None,
+    splits: Annotated[
+        str,
+        typer.Option(metavar="clean|paper", help="The corpus's own splits, by patient, or those of published work."),
+    ] = "clean",
     seed: Annotated[int, typer.Option(help="Draws the subsets of labels and the bootstrap.")] = 0,
     bootstrap: Annotated[int, typer.Option(min=0, help="Patient resamplings behind each interval; 0 = none.")] = 1000,
     baselines: Annotated[bool, typer.Option(help="Random initialisation and raw pixels beside the model.")] = True,
@@ -282,10 +286,16 @@ def evaluate(
     """Put the frozen encoder to downstream tasks; every number with its 95 % interval, baselines beside it."""
     from umif.tasks import evaluate as run_tasks
     from umif.tasks.base import TaskOptions
+    from umif.tasks.published import checked_splits
 
     shares = tuple(percent(text) for text in labels or ["100%"])
     options = TaskOptions(
-        labels=shares, seed=seed, baselines=baselines, bootstrap=bootstrap, problems=tuple(problems or ())
+        labels=shares,
+        seed=seed,
+        baselines=baselines,
+        bootstrap=bootstrap,
+        problems=tuple(problems or ()),
+        splits=checked_splits(splits),
     )
     with standard_output(reserved=as_json):
         results = run_tasks(model, tasks, data, options)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from umif.corpus.store import Corpus
     from umif.encoder import Encoder
+    from umif.tasks.published import Splits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,8 @@ class Result:
 class TaskOptions:
     """What a user can choose on the command line for any task.
 
+    `splits` are `clean` (the corpus's own, by patient) or `paper` (those of published work).
+
     `labels` are percentages; `baselines` turns random initialisation and pixels on; `seed` draws label subsets.
     `problems` names some of a task's problems, empty = all that the data can carry; `block` is the block (1-based)
     whose patches are pooled, `None` = the task's own choice; `progress` shows a bar on standard error after 2 s.
@@ -63,6 +66,7 @@ class TaskOptions:
     seed: int = 0
     baselines: bool = True
     problems: tuple[str, ...] = ()
+    splits: Splits = "clean"
     bootstrap: int = 1000
     block: int | None = None
     progress: bool = True

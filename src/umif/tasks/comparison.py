@@ -9,13 +9,16 @@ from umif.tasks.base import Result
 from umif.tasks.metrics import estimate_of, gain_of, macro_auroc, macro_auroc_replicates
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
     from umif.tasks.base import TaskOptions
     from umif.tasks.problems import Cases
+
+
+BY_PATIENT = "; by patient"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,15 @@ class Scored:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
+def published_protocol(protocol: str, met: Mapping[str, int]) -> str:
+    """Return a protocol as it reads on published splits: with what of the test set is met elsewhere."""
+    return (
+        f"{protocol.removesuffix(BY_PATIENT)}; splits as published: {met['test_patients_in_train']:,} of "
+        f"{met['test_patients']:,} test patients are also in train, {met['test_images_in_own_train']:,} of "
+        f"{met['test_images']:,} test images in the corpus's own train"
+    )
+
+
 def compare_scores(
     task: str, protocol: str, labels: float, cases: Cases, scored: Sequence[Scored], options: TaskOptions
 ) -> list[Result]:
@@ -52,11 +64,14 @@ def compare_scores(
     replicates = macro_auroc_replicates(
         [one.scores_NF for one in scored], labels_NF, patients, options.bootstrap, options.seed
     )
+    met = cases.overlap
+    published: dict[str, Any] = {} if met is None else {"splits": cases.splits, "overlap": met}
+    protocol = protocol if met is None else published_protocol(protocol, met)
     results = []
     for index, one in enumerate(scored):
         value, per_class = values[index]
         estimate = estimate_of(value, replicates[index])
-        extra: dict[str, Any] = {"problem": cases.problem.name, "n_images": len(test), **one.extra}
+        extra: dict[str, Any] = {"problem": cases.problem.name, "n_images": len(test), **published, **one.extra}
         if len(cases.classes) > 1:
             extra["per_class"] = dict(zip(cases.classes, per_class, strict=True))
         rivals = [] if one.baseline else [place for place, other in enumerate(scored) if other.baseline]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import umif
 from umif.config import REGISTRY
 from umif.corpus import Corpus
+from umif.corpus.quarantine import read_quarantine
 from umif.encoder.encoder import DEFAULT_WEIGHTS
 from umif.encoder.load import load_encoder, model_folder
 from umif.errors import RunError, StorageError, TaskError
@@ -39,7 +40,7 @@ def evaluate(
     """Put a frozen encoder to downstream tasks; rows in the order of the tasks.
 
     Each task's rows are also written to `MODEL/results/<task>.json` (of a checkpoint, to its run's
-    `results/<checkpoint>/`). Evaluating again replaces the rows of the same corpus; those of other corpora stay as long
+    `results/<checkpoint>/`). Evaluating again replaces the rows of the same corpus and splits; others stay as long
     as the weights are the same.
 
     Args:
@@ -67,7 +68,7 @@ def evaluate(
     results: list[Result] = []
     for name, task in runners:
         rows = [_signed(row, encoder, data, weights, leaks) for row in task.run(encoder, data, options)]
-        _write(folder / f"{name}.json", name, rows, encoder, data, _command(model, name, data, options))
+        _write(folder / f"{name}.json", name, rows, encoder, data, _command(model, name, data, options), options.splits)
         results += rows
     return results
 
@@ -93,6 +94,8 @@ def _signed(row: Result, encoder: Encoder, corpus: Corpus, weights: str, leaks: 
         "weights_sha256": encoder.weights_sha256,
         "step": encoder.provenance.get("step"),
     }
+    if (quarantine := read_quarantine(corpus.path).sha256) is not None:
+        signature["quarantine_sha256"] = quarantine
     if leaks is not None:
         signature["leaks"] = leaks
     return replace(row, extra={**row.extra, **signature})
@@ -101,11 +104,19 @@ def _signed(row: Result, encoder: Encoder, corpus: Corpus, weights: str, leaks: 
 def _command(model: str | Path, task: str, corpus: Corpus, options: TaskOptions) -> str:
     labels = " ".join(f"{share:g}%" for share in options.labels)
     text = f"umif evaluate {model} {task} --labels {labels} --data {corpus.path} --seed {options.seed}"
+    text += "" if options.splits == "clean" else f" --splits {options.splits}"
     return f"{text} --bootstrap {options.bootstrap}" + ("" if options.baselines else " --no-baselines")
 
 
-def _write(file: Path, task: str, rows: list[Result], encoder: Encoder, corpus: Corpus, command: str) -> None:
-    kept = [row for row in _rows_there(file, encoder) if row["extra"].get("corpus") != corpus.fingerprint]
+def _taken_on(extra: dict[str, Any]) -> tuple[str | None, str]:
+    """Return the corpus and the splits that a row was taken on."""
+    return extra.get("corpus"), extra.get("splits", "clean")
+
+
+def _write(
+    file: Path, task: str, rows: list[Result], encoder: Encoder, corpus: Corpus, command: str, splits: str
+) -> None:
+    kept = [row for row in _rows_there(file, encoder) if _taken_on(row["extra"]) != (corpus.fingerprint, splits)]
     content: dict[str, Any] = {
         "format": FORMAT,
         "task": task,

@@ -21,7 +21,7 @@ from umif.config import register
 from umif.corpus.progress import Bar
 from umif.encoder.features import Readout, check_block
 from umif.tasks.base import Task
-from umif.tasks.comparison import Scored, compare_scores
+from umif.tasks.comparison import BY_PATIENT, Scored, compare_scores
 from umif.tasks.logistic import fit_linear_head
 from umif.tasks.pixels import SIDE, pixel_features
 from umif.tasks.problems import chosen_cases, ids_sha256
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from umif.tasks.base import Result, TaskOptions
     from umif.tasks.problems import Cases
 
-PROTOCOL = "frozen features, L2 logistic regression; fit on train, C chosen on val, test scored once; by patient"
+PROTOCOL = "frozen features, L2 logistic regression; fit on train, C chosen on val, test scored once" + BY_PATIENT
 # What the network makes of places is clearest two thirds of the way up; the last block gathers it into CLS.
 PATCH_BLOCK_SHARE = 2 / 3
 
@@ -64,7 +64,7 @@ class LinearClassification(Task):
         Raises:
             TaskError: a problem that was named cannot be carried by the corpus, or none can.
         """
-        all_cases = chosen_cases(corpus, options.problems)
+        all_cases = chosen_cases(corpus, options.problems, options.splits)
         rows = np.unique(np.concatenate([cases.rows_N for cases in all_cases]))
         scored: dict[tuple[int, float], list[Scored]] = {}
         with Bar(options.progress) as bar:

@@ -9,7 +9,7 @@ Shape legend: N images, F classes.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -19,9 +19,11 @@ import yaml
 from pydantic import Field, model_validator
 
 from umif.config import Config, parse_config
+from umif.corpus.quarantine import excluded_images
 from umif.corpus.schema import LABEL_STATES
 from umif.errors import ConfigError, TaskError, nearest
 from umif.tasks.metrics import UNKNOWN
+from umif.tasks.published import LEFT_OUT, image_splits, missing_splits, overlap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from umif.corpus import Corpus
+    from umif.tasks.published import Splits
 
 BUILT_IN = Path(__file__).with_name("problems.yaml")
 # Below so many positive or negative patients in train or test, a class says nothing: its interval spans everything.
@@ -99,7 +102,8 @@ class Cases:
     """The images of one problem, in the corpus's order.
 
     Shapes: rows_N int64, rows of the corpus's images; labels_NF int8: 1, 0 or −1 (unknown); images_N, datasets_N,
-    patients_N and splits_N str. `classes` are finding ids, or the problem's own name.
+    patients_N, splits_N and own_splits_N (the corpus's, whichever are in use) str. `classes` are finding ids, or the
+    problem's own name; `splits` says whose splits are in use.
     """
 
     problem: Problem
@@ -110,13 +114,15 @@ class Cases:
     datasets_N: NDArray[np.str_]
     patients_N: NDArray[np.str_]
     splits_N: NDArray[np.str_]
+    own_splits_N: NDArray[np.str_]
+    splits: Splits = "clean"
 
     def keep(self, columns: Sequence[int]) -> Cases:
         """Return the cases of some classes: the images that one of these knows."""
         labels_NF = self.labels_NF[:, list(columns)]
         known = np.flatnonzero((labels_NF != UNKNOWN).any(axis=1))
-        return Cases(
-            problem=self.problem,
+        return replace(
+            self,
             classes=tuple(self.classes[column] for column in columns),
             labels_NF=labels_NF[known],
             rows_N=self.rows_N[known],
@@ -124,6 +130,7 @@ class Cases:
             datasets_N=self.datasets_N[known],
             patients_N=self.patients_N[known],
             splits_N=self.splits_N[known],
+            own_splits_N=self.own_splits_N[known],
         )
 
     def of(self, split: str) -> NDArray[np.int64]:
@@ -135,6 +142,11 @@ class Cases:
         """Datasets and problem, for tables."""
         what = f"{len(self.classes)} findings" if self.problem.kind == "findings" else self.problem.title
         return f"{', '.join(np.unique(self.datasets_N))}: {what}"
+
+    @property
+    def overlap(self) -> dict[str, int] | None:
+        """What of the test set is met elsewhere (`published.overlap`); `None` for clean splits, which have none."""
+        return None if self.splits == "clean" else overlap(self.splits_N, self.own_splits_N, self.patients_N)
 
     @property
     def split_sha256(self) -> str:
@@ -192,14 +204,24 @@ def find_problem(name: str) -> Problem:
     raise TaskError(f"no problem is called {name!r}", fix=nearest(name, [p.name for p in built_in_problems()]))
 
 
-def select(problem: Problem, corpus: Corpus) -> Cases:
-    """Return the images of `problem` with their labels and splits.
+def select(problem: Problem, corpus: Corpus, splits: Splits = "clean") -> Cases:
+    """Return the images of `problem` with their labels and splits, without what the quarantine list excludes.
+
+    Args:
+        problem: What is asked.
+        corpus: Whose images.
+        splits: `clean` = the corpus's own; `paper` = those of published work, images without any left out.
 
     Raises:
-        TaskError: train, val or test lack one of the two sides; what is missing is named.
+        CorpusError: the quarantine list cannot be read.
+        TaskError: train, val or test lack one of the two sides, or nobody has published splits; what is missing is
+            named.
     """
-    images = corpus.images_table(_COLUMNS).to_pylist()
-    found = [(row, image) for row, image in enumerate(images) if _about(problem, image)]
+    found = [(row, image) for row, image in _images(corpus, splits) if _about(problem, image)]
+    if splits == "paper" and not found:
+        raise missing_splits(
+            problem.datasets or corpus.images_table(["dataset"]).column("dataset").unique().to_pylist()
+        )
     if problem.kind == "findings":
         classes, labels_NF = _finding_labels(found)
     else:
@@ -217,6 +239,8 @@ def select(problem: Problem, corpus: Corpus) -> Cases:
         datasets_N=column("dataset"),
         patients_N=column("patient"),
         splits_N=column("split"),
+        own_splits_N=column("own_split"),
+        splits=splits,
     )
     able = [index for index in range(len(classes)) if _lacking(cases, index) is None]
     # Where none is able, all stay, so that the error can say what they lack.
@@ -225,35 +249,47 @@ def select(problem: Problem, corpus: Corpus) -> Cases:
     return cases
 
 
-def applicable(corpus: Corpus) -> list[Problem]:
-    """Return the built-in problems that a corpus can carry."""
+def applicable(corpus: Corpus, splits: Splits = "clean") -> list[Problem]:
+    """Return the built-in problems that a corpus can carry on some splits."""
     able = []
     for problem in built_in_problems():
         try:
-            select(problem, corpus)
+            select(problem, corpus, splits)
         except TaskError:
             continue
         able.append(problem)
     return able
 
 
-def chosen_cases(corpus: Corpus, names: Sequence[str]) -> list[Cases]:
+def chosen_cases(corpus: Corpus, names: Sequence[str], splits: Splits = "clean") -> list[Cases]:
     """Return the cases of the problems named; of every one that the corpus can carry if none is named.
 
     Raises:
         TaskError: a named problem is unknown or cannot be carried, or none can.
     """
     if names:
-        return [select(find_problem(name), corpus) for name in names]
-    cases = [select(problem, corpus) for problem in applicable(corpus)]
+        return [select(find_problem(name), corpus, splits) for name in names]
+    cases = [select(problem, corpus, splits) for problem in applicable(corpus, splits)]
     if not cases:
         raise TaskError(
-            "no classification problem can be carried by this corpus",
+            f"no classification problem can be carried by this corpus on {splits} splits",
             where=corpus.path,
             fix=f"it needs {MIN_PATIENTS} positive and negative patients of something in train and in test, and some "
             "in val: prepare more images, or name a problem to be told what it lacks",
         )
     return cases
+
+
+def _images(corpus: Corpus, splits: Splits) -> list[tuple[int, dict[str, Any]]]:
+    """Return the images that are in a split and not in quarantine, with their rows; excluded labels state nothing."""
+    no_image, no_labels = excluded_images(corpus)
+    images = corpus.images_table(_COLUMNS).to_pylist()
+    for row in np.flatnonzero(no_labels):
+        images[row]["findings"] = []
+    places = image_splits(corpus, splits)
+    for image, place in zip(images, places, strict=True):
+        image["own_split"], image["split"] = image["split"], str(place)
+    return [(row, images[row]) for row in np.flatnonzero(~no_image & (places != LEFT_OUT)).tolist()]
 
 
 def _about(problem: Problem, image: dict[str, Any]) -> bool:

@@ -50,7 +50,7 @@ class ZeroShotClassification(Task):
         """
         if encoder.tokenizer is None:
             raise TaskError("this encoder has no tokeniser, so it cannot read prompts", where=encoder.name)
-        cases = chosen_cases(corpus, options.problems)
+        cases = chosen_cases(corpus, options.problems, options.splits)
         asked = [(one, sides) for one in cases if (sides := _sides(one)) is not None]
         silent = [one.problem.name for one in cases if _sides(one) is None]
         if (options.problems and silent) or not asked:

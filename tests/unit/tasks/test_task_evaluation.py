@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,17 +12,18 @@ import pytest
 import umif
 from planted_corpus import planted_corpus
 from umif.config import REGISTRY
+from umif.corpus import Corpus
+from umif.corpus.quarantine import QUARANTINE, read_quarantine
 from umif.encoder import load_encoder
 from umif.errors import RegistryError, RunError, StorageError, TaskError
 from umif.models import ModelConfig, build_model
-from umif.tasks import TaskOptions, evaluate
+from umif.tasks import TaskOptions, evaluate, published
 from umif.tokens import TextTokenizer
 from umif.train.checkpoint import save_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from umif.corpus import Corpus
 
 CONFIG = ModelConfig(backbone="vit_tiny_patch16_224", image_size=32, depth=2, width=48, heads=3)
 OPTIONS = TaskOptions(bootstrap=20, progress=False)
@@ -133,3 +136,34 @@ def test_bad_requests_are_refused_before_any_work(run: Path, tmp_path: Path) -> 
 
 def test_the_built_in_tasks_are_registered() -> None:
     assert {"linear", "zero-shot"} <= set(REGISTRY.names("task"))
+
+
+def test_results_name_the_quarantine_list_that_they_were_taken_under(run: Path, corpus: Corpus, tmp_path: Path) -> None:
+    copy = Corpus.open(shutil.copytree(corpus.path, tmp_path / "copy"))
+    before = evaluate(run, "zero-shot", copy, OPTIONS)[0]
+    images = copy.take_images(copy.image_rows("test")[:2], ["image"])
+    (copy.path / QUARANTINE).write_text("item,decision\n" + "".join(f"{row['image']},exclude\n" for row in images))
+    after = evaluate(run, "zero-shot", copy, OPTIONS)[0]
+    assert "quarantine_sha256" not in before.extra
+    assert after.extra["quarantine_sha256"] == read_quarantine(copy.path).sha256
+    assert after.split_sha256 != before.split_sha256
+
+
+def test_rows_of_clean_and_of_published_splits_are_kept_side_by_side(
+    run: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = published.PublishedSplit.model_validate(
+        {"dataset": "planted-films", "use": "classification", "unit": "image", "from": {"any": "train"}, "val": 0.2,
+         "test": 0.3, "note": "by image"}
+    )  # fmt: skip
+    monkeypatch.setattr(published, "published_splits", lambda: (rule,))
+    evaluate(run, "zero-shot", corpus, OPTIONS)
+    paper = evaluate(run, "zero-shot", corpus, replace(OPTIONS, splits="paper"))
+    assert paper[0].extra["overlap"]["test_patients_in_train"] > 0
+    rows = kept(run, "zero-shot")["results"]
+    assert isinstance(rows, list)
+    assert [row["extra"].get("splits", "clean") for row in rows] == ["clean", "clean", "paper", "paper"]
+    assert len({row["split_sha256"] for row in rows}) == 2
+    assert str(kept(run, "zero-shot")["command"]).count("--splits paper") == 1
+    evaluate(run, "zero-shot", corpus, replace(OPTIONS, splits="paper"))
+    assert len(kept(run, "zero-shot")["results"]) == 4  # type: ignore[arg-type]
