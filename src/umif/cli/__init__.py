@@ -22,6 +22,7 @@ from umif.cli.output import (
     plain,
     print_card,
     print_cards,
+    print_evaluation,
     print_inspection,
     print_json,
     print_manifest,
@@ -265,8 +266,11 @@ def pretrain(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run folder or a checkpoint.")],
-    tasks: Annotated[list[str], typer.Argument(metavar="TASK …", help="Downstream tasks, by name.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A run folder, a checkpoint, or an encoder as in --against."),
+    ],
+    tasks: Annotated[list[str], typer.Argument(metavar="TASK …", help="Downstream tasks, by name, or all.")],
     labels: Annotated[
         list[str] | None,
         typer.Option(
@@ -280,18 +284,33 @@ def evaluate(
         list[str] | None,
         typer.Option("--problem", metavar="NAME", help="One of a task's problems; repeat for more, all unless told."),
     ] = None,
-    splits: Annotated[
+    protocol: Annotated[
         str,
-        typer.Option(metavar="clean|paper", help="The corpus's own splits, by patient, or those of published work."),
+        typer.Option(
+            "--protocol",
+            "--splits",
+            metavar="clean|paper",
+            help="The corpus's own splits, by patient, or those of published work.",
+        ),
     ] = "clean",
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ENCODER …",
+            help="Encoders of others beside the model: timm:NAME[@weights.safetensors], hf:NAME, script.pt, model.onnx",
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from --seed on; rows give the mean.")] = 1,
     seed: Annotated[int, typer.Option(help="Draws the subsets of labels and the bootstrap.")] = 0,
     bootstrap: Annotated[int, typer.Option(min=0, help="Patient resamplings behind each interval; 0 = none.")] = 1000,
     baselines: Annotated[bool, typer.Option(help="Random initialisation and raw pixels beside the model.")] = True,
+    again: Annotated[bool, typer.Option("--again", help="Do tasks again whose rows are there.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder of results and features; the model's unless told.")] = None,
     as_json: Json = False,
 ) -> None:
     """Put the frozen encoder to downstream tasks; every number with its 95 % interval, baselines beside it."""
-    from umif.tasks import evaluate as run_tasks
     from umif.tasks.base import TaskOptions
+    from umif.tasks.evaluation import run_evaluation
     from umif.tasks.published import checked_splits
 
     shares = tuple(percent(text) for text in labels or ["100%"])
@@ -301,16 +320,15 @@ def evaluate(
         baselines=baselines,
         bootstrap=bootstrap,
         problems=tuple(problems or ()),
-        splits=checked_splits(splits),
+        splits=checked_splits(protocol),
+        seeds=seeds,
     )
     with standard_output(reserved=as_json):
-        results = run_tasks(model, tasks, data, options)
+        outcome = run_evaluation(model, tasks, data, options, against=against or (), out=out, again=again)
     if as_json:
-        print_json({"results": [result.to_json() for result in results]})
+        print_json(outcome.to_json())
     else:
-        from umif.report.tables import results_text
-
-        print(results_text([result.to_json() for result in results]))
+        print_evaluation(outcome.to_json())
 
 
 @app.command()

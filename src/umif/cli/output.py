@@ -122,6 +122,19 @@ def print_manifest(out: Path, answer: dict[str, Any]) -> None:
     print(f"fingerprint {answer['fingerprint']}")
 
 
+def print_evaluation(answer: dict[str, Any]) -> None:
+    """Print the rows as tables, then what stands beside them: tasks left out, notes, rows that were there already."""
+    from umif.report.tables import results_text
+
+    print(results_text(answer["results"]))
+    for one in answer["left_out"]:
+        print(f"left out: {one['task']}: {one['reason']}")
+    for note in answer["notes"]:
+        print(f"note: {note}")
+    if answer["taken"]:
+        print(f"taken from an earlier run (--again does them again): {', '.join(answer['taken'])}")
+
+
 def print_audit(answer: dict[str, Any], page: Path | None) -> None:
     """Print the leaks of an audit, what is open, and where to look at the pairs."""
     # Plain lines: an id that a table breaks over two lines cannot be copied.

@@ -29,13 +29,14 @@ if TYPE_CHECKING:
 def test_built_in_problems_name_findings_that_the_vocabulary_has() -> None:
     known = {entry.id for entry in vocabulary().entries}
     for problem in built_in_problems():
-        named = {c.finding for c in (*problem.positive, *problem.negative) if c.finding is not None}
+        conditions = [*problem.positive, *problem.negative, *(c for one in problem.classes for c in one.any)]
+        named = {c.finding for c in conditions if c.finding is not None} | set(problem.findings)
         if problem.zero_shot is not None:
             named |= {n.removeprefix("not ") for n in (*problem.zero_shot.positive, *problem.zero_shot.negative)}
         assert named <= known, problem.name
-    assert {"findings", "nih-pneumonia", "pneumonia-children", "bacterial-viral", "nih-sex", "nih-view"} == {
-        problem.name for problem in built_in_problems()
-    }
+    asked = {"findings", "nih-pneumonia", "pneumonia-children", "bacterial-viral", "nih-sex", "nih-view"}
+    published = {"chexpert-5", "nih-14", "rsna-pneumonia", "covidx", "covidx-2", "mura"}
+    assert {problem.name for problem in built_in_problems()} == asked | published
 
 
 def test_sides_are_told_apart_and_the_rest_is_left_out() -> None:
