@@ -4,7 +4,7 @@
 
 Both score the same frozen ViT on the same phantoms at 1, 10 and 100 % of the labels, from pictures on disk to test AUC:
 
-    published  at every share, a linear layer trained by AdamW, epoch by epoch, the backbone run over train and val
+    kept       features of all images once, then a logistic regression at every share, as `umif evaluate … linear` does
     kept again the same with the features on disk already
     published  at every share, a linear layer trained for epochs by AdamW, the backbone run over train and val
                images in each (as GLoRIA and MGCA do, without their augmentation, which would cost them more)
