@@ -145,10 +145,13 @@ class Shelf:
         return Links(self.text_M, self.image_M, len(self.texts), len(self.rows_N))
 
 
-def shelves_of(corpus: Corpus) -> list[Shelf]:
+def shelves_of(corpus: Corpus, enough: int = MIN_PATIENTS) -> list[Shelf]:
     """Return the test images of each dataset, by its name, without what the quarantine list excludes.
 
-    Findings are those that at least five patients' test images show and five patients' are known not to show.
+    Args:
+        corpus: Whose images.
+        enough: Findings are those that test images of so many patients show, and of so many are known not to show; 1 =
+            whatever has any known state.
 
     Raises:
         CorpusError: the quarantine list cannot be read.
@@ -164,12 +167,12 @@ def shelves_of(corpus: Corpus) -> list[Shelf]:
         if pair["split"] == "test" and not no_pair[place] and (pair["text"] or "").strip():
             own.setdefault(pair["image_row"], []).append(pair["text"])
     return [
-        _shelf(name, rows, [images[row] for row in rows], [own.get(row, []) for row in rows])
+        _shelf(name, rows, [images[row] for row in rows], [own.get(row, []) for row in rows], enough)
         for name, rows in sorted(by_dataset.items())
     ]
 
 
-def _shelf(dataset: str, rows: list[int], images: list[dict[str, Any]], own: list[list[str]]) -> Shelf:
+def _shelf(dataset: str, rows: list[int], images: list[dict[str, Any]], own: list[list[str]], enough: int) -> Shelf:
     first: dict[str, tuple[int, str]] = {}
     pairs: set[tuple[int, int]] = set()
     for image, texts in enumerate(own):
@@ -179,7 +182,7 @@ def _shelf(dataset: str, rows: list[int], images: list[dict[str, Any]], own: lis
     ordered = np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
     patients_N = np.array([image["patient"] for image in images], dtype=np.str_)
     classes, labels_NF = _five(images) if dataset == FIVE_BY_200 else _findings(images)
-    able = [column for column in range(len(classes)) if _enough(labels_NF[:, column], patients_N)]
+    able = [column for column in range(len(classes)) if _enough(labels_NF[:, column], patients_N, enough)]
     return Shelf(
         dataset=dataset,
         rows_N=np.array(rows, dtype=np.int64),
@@ -218,5 +221,6 @@ def _five(images: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], NDArray[np
     return FIVE, labels_NF
 
 
-def _enough(labels_N: NDArray[np.int8], patients_N: NDArray[np.str_]) -> bool:
-    return all(len(np.unique(patients_N[labels_N == state])) >= MIN_PATIENTS for state in (0, 1))
+def _enough(labels_N: NDArray[np.int8], patients_N: NDArray[np.str_], enough: int) -> bool:
+    counts = [len(np.unique(patients_N[labels_N == state])) for state in (0, 1)]
+    return any(counts) if enough == 1 else min(counts) >= enough

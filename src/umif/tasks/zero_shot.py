@@ -5,11 +5,12 @@ mean directions. Nothing is fitted and nothing is chosen, so the train and val s
 
 Source: CheXzero's pairs of a positive and a negated prompt.
 Differs: several prompts a side, averaged as unit vectors; the raw difference is scored, since AUC needs no temperature.
+    Accuracy and F1 take the side that is nearer, which is what the soft-max of the pair does at any temperature.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from umif.encoder.encoder import finding_prompts
 from umif.errors import InputError, TaskError
 from umif.tasks.base import Task
 from umif.tasks.comparison import Scored, compare_scores
+from umif.tasks.finding_sets import finding_set, scored_cases
+from umif.tasks.metrics import UNKNOWN, estimate_of, macro_auroc, macro_auroc_replicates
 from umif.tasks.problems import PromptSides, chosen_cases
 
 if TYPE_CHECKING:
@@ -50,7 +53,7 @@ class ZeroShotClassification(Task):
         """
         if encoder.tokenizer is None:
             raise TaskError("this encoder has no tokeniser, so it cannot read prompts", where=encoder.name)
-        cases = chosen_cases(corpus, options.problems)
+        cases = _chosen(corpus, options.problems)
         asked = [(one, sides) for one in cases if (sides := _sides(one)) is not None]
         silent = [one.problem.name for one in cases if _sides(one) is None]
         if (options.problems and silent) or not asked:
@@ -66,6 +69,7 @@ class ZeroShotClassification(Task):
                 for name, network in encoders:
                     scores_NF = _scores(network, corpus, one, sides)
                     extra = {"prompts": [side.model_dump(mode="json") for side in sides]}
+                    extra |= class_table(scores_NF, one, options)
                     scored.append(Scored(f"{name} cls", name != "umif", scores_NF, extra))
                     bar.advance(1)
                 results += compare_scores("zero-shot", PROTOCOL, 0.0, one, scored, options)
@@ -86,6 +90,58 @@ def side_prompts(names: Sequence[str]) -> list[str]:
             raise TaskError(error.what, where="zero_shot prompts", fix=error.fix) from None
         found += negative if name.startswith(_NOT) else positive
     return found
+
+
+def class_table(scores_NF: NDArray[np.float64], cases: Cases, options: TaskOptions) -> dict[str, Any]:
+    """Return each class's interval, and accuracy and F1 of the nearer side: of each class, and their means.
+
+    F1 of a class that is neither there nor ever named is 0.
+
+    Shapes: scores_NF, test images in the order of the cases.
+    """
+    test = cases.of("test")
+    labels_NF, patients = cases.labels_NF[test], cases.patients_N[test].tolist()
+    intervals: dict[str, list[float | None]] = {}
+    nearer: dict[str, dict[str, float]] = {}
+    for column, name in enumerate(cases.classes):
+        scores_N1, labels_N1 = scores_NF[:, [column]], labels_NF[:, [column]]
+        known_N = labels_N1[:, 0] != UNKNOWN
+        if {0, 1} <= set(labels_N1[known_N, 0].tolist()):
+            [values_R] = macro_auroc_replicates([scores_N1], labels_N1, patients, options.bootstrap, options.seed)
+            estimate = estimate_of(macro_auroc(scores_N1, labels_N1)[0], values_R)
+            intervals[name] = [estimate.low, estimate.high]
+        named_N, there_N = scores_N1[known_N, 0] > 0, labels_N1[known_N, 0] == 1
+        both, either = int((named_N & there_N).sum()), int(named_N.sum() + there_N.sum())
+        nearer[name] = {
+            "accuracy": float((named_N == there_N).mean()),
+            "f1": 2 * both / either if either else 0.0,
+            "positive": int(there_N.sum()),
+            "negative": int((~there_N).sum()),
+        }
+    mean = {key: float(np.mean([each[key] for each in nearer.values()])) for key in ("accuracy", "f1")}
+    return {"per_class_interval": intervals, "nearer_side": {**mean, "per_class": nearer}}
+
+
+def _chosen(corpus: Corpus, names: Sequence[str]) -> list[Cases]:
+    """Return the cases of the problems named, sets of findings among them; of all that can be asked if none is."""
+    if names:
+        return [one for name in names for one in _named(corpus, name)]
+    try:
+        return chosen_cases(corpus, ())
+    except TaskError:  # nothing can be fitted here, which words need not
+        return [scored_cases(corpus)]
+
+
+def _named(corpus: Corpus, name: str) -> list[Cases]:
+    findings = finding_set(name)
+    if findings is not None:
+        return [scored_cases(corpus, findings, name)]
+    try:
+        return chosen_cases(corpus, (name,))
+    except TaskError:
+        if name != "findings":
+            raise
+        return [scored_cases(corpus)]
 
 
 def _sides(cases: Cases) -> list[PromptSides] | None:
