@@ -29,7 +29,7 @@ from umif.tasks.neighbours import Barred, unit_rows
 from umif.tasks.pixels import SIDE, pixel_features
 from umif.tasks.problems import MIN_PATIENTS
 from umif.tasks.retrieval_items import shelves_of
-from umif.tasks.retrieval_measures import named_precisions, precisions, recalls
+from umif.tasks.retrieval_measures import Side, named_precisions, precisions, recalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -168,18 +168,13 @@ def _searches(
         yield "joint", named_precisions(unit_rows(np.stack(sides)), images_ND, shelf, options)
         return
     texts_TD = encode_words(encoder, shelf.texts)
-    labels_TF, labels_NF = shelf.text_labels_TF, shelf.labels_NF
-    if plan.problem == "text-image":
-        measured = recalls(texts_TD, images_ND, shelf.links, shelf.text_owners, options)
-        if shelf.classes:
-            owners = shelf.text_owners
-            measured += precisions(texts_TD, images_ND, labels_TF, labels_NF, shelf.classes, owners, options)
-    else:
-        measured = recalls(images_ND, texts_TD, shelf.links.turned, shelf.image_owners, options)
-        if shelf.classes:
-            owners = shelf.image_owners
-            measured += precisions(images_ND, texts_TD, labels_NF, labels_TF, shelf.classes, owners, options)
-    yield "joint", measured
+    texts = Side(texts_TD, shelf.text_labels_TF, shelf.text_owners)
+    images = Side(images_ND, shelf.labels_NF, shelf.image_owners)
+    texts_ask = plan.problem == "text-image"
+    asking, asked = (texts, images) if texts_ask else (images, texts)
+    links = shelf.links if texts_ask else shelf.links.turned
+    measured = recalls(asking.unit_XD, asked.unit_XD, links, asking.owners, options)
+    yield "joint", measured + precisions(asking, asked, shelf.classes, options)
 
 
 def encode_words(encoder: Encoder, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -191,8 +186,8 @@ def encode_words(encoder: Encoder, texts: Sequence[str]) -> NDArray[np.float32]:
 
 def _image_image(unit_ND: NDArray[np.float32], shelf: Shelf, options: TaskOptions) -> list[Measured]:
     barred = Barred.same(shelf.patients_N, shelf.patients_N)  # the query itself among them
-    labels_NF, owners = shelf.labels_NF, shelf.image_owners
-    return precisions(unit_ND, unit_ND, labels_NF, labels_NF, shelf.classes, owners, options, barred)
+    images = Side(unit_ND, shelf.labels_NF, shelf.image_owners)
+    return precisions(images, images, shelf.classes, options, barred)
 
 
 def _rows(plan: _Plan, found: Sequence[_Found]) -> list[Result]:

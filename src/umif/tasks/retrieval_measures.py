@@ -34,6 +34,19 @@ if TYPE_CHECKING:
 
 RECALL_CUTS = (1, 5, 10)
 PRECISION_CUTS = (5, 10, 100)
+INTERVAL_QUERIES = 500  # of one finding that an interval is taken from
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Queries or candidates of a search by finding.
+
+    Shapes: unit_XD, rows of length one; labels_XF, 1, 0 or −1 (unknown).
+    """
+
+    unit_XD: NDArray[np.float32]
+    labels_XF: NDArray[np.int8]
+    owners: Owners
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,50 +100,112 @@ def recalls(
 
 
 def precisions(
-    queries_QD: NDArray[np.float32],
-    candidates_ND: NDArray[np.float32],
-    labels_QF: NDArray[np.int8],
-    labels_NF: NDArray[np.int8],
-    classes: Sequence[str],
-    owners: Owners,
-    options: TaskOptions,
-    barred: Barred | None = None,
+    queries: Side, candidates: Side, classes: Sequence[str], options: TaskOptions, barred: Barred | None = None
 ) -> list[Measured]:
     """P@k by finding: a query that shows a finding asks for it, among candidates of which it is known.
 
-    The value is the mean over the findings of the mean over their queries; a finding without any is left out.
+    The value is the mean over the findings of the mean over their queries; a finding without any is left out. A
+    resample draws the patients of the queries and of the candidates: an encoder that gives every query the same answer
+    is as uncertain as that one answer.
     """
-    able = np.flatnonzero((labels_QF == 1).any(0) & (labels_NF != UNKNOWN).any(0)).tolist()
-    classes, labels_QF, labels_NF = [classes[column] for column in able], labels_QF[:, able], labels_NF[:, able]
+    able = np.flatnonzero((queries.labels_XF == 1).any(0) & (candidates.labels_XF != UNKNOWN).any(0)).tolist()
+    classes = [classes[column] for column in able]
+    kept_QF, labels_NF = queries.labels_XF[:, able] == 1, candidates.labels_XF[:, able]
     if not classes:
         return []
-    known_FN, kept_QF = (labels_NF != UNKNOWN).T, labels_QF == 1
+    known_FN = (labels_NF != UNKNOWN).T
     cuts = [cut for cut in PRECISION_CUTS if cut <= _fewest(known_FN, kept_QF, barred)]
-    values_QFK = np.full((*labels_QF.shape, len(cuts)), np.nan)
-    chance_QF = np.full(labels_QF.shape, np.nan)
-    for some, scores_qN in cosine_blocks(queries_QD, candidates_ND, barred):
-        for column in range(len(classes)):
+    values_QFK = np.full((*kept_QF.shape, len(cuts)), np.nan)
+    chance_QF = np.full(kept_QF.shape, np.nan)
+    resampled = _Resampled(queries.owners, candidates.owners, kept_QF, cuts, options)
+    for some, scores_qN in cosine_blocks(queries.unit_XD, candidates.unit_XD, barred):
+        for column, known_N in enumerate(known_FN):
             asking = np.flatnonzero(kept_QF[some, column])
-            scores_an = scores_qN[np.ix_(asking, np.flatnonzero(known_FN[column]))]
-            good_an = np.broadcast_to(labels_NF[known_FN[column], column] == 1, scores_an.shape)
+            known = np.flatnonzero(known_N)
+            scores_an = scores_qN[np.ix_(asking, known)]
+            good_an = np.broadcast_to(labels_NF[known, column] == 1, scores_an.shape)
             values_QFK[some.start + asking, column] = precision_at(scores_an, good_an, cuts)
             there_an = scores_an > -np.inf
             chance_QF[some.start + asking, column] = (there_an & good_an).sum(1) / np.maximum(there_an.sum(1), 1)
-    one_1Q = np.ones((1, len(labels_QF)))
-    drawn: list[list[NDArray[np.float64]]] = [[np.zeros((0, len(classes)))] for _ in cuts]
-    for weights_rQ in owners.weights(options.bootstrap, options.seed):
-        for place, found in enumerate(drawn):
-            found.append(class_means(values_QFK[:, :, place], weights_rQ))
+            for row, query in enumerate(some.start + asking):
+                resampled.add(query, column, scores_an[row], good_an[row], known, values_QFK[query, column])
+    one_1Q = np.ones((1, len(kept_QF)))
     extra = {
         "n_queries": int(kept_QF.any(1).sum()),
-        "n_candidates": len(candidates_ND),
+        "n_candidates": len(labels_NF),
         "queries_by_finding": dict(zip(classes, kept_QF.sum(0).tolist(), strict=True)),
     }
     chance_F = class_means(chance_QF, one_1Q)[0]
-    return [
-        _by_finding(cut, classes, class_means(values_QFK[:, :, place], one_1Q)[0], drawn[place], chance_F, extra)
-        for place, cut in enumerate(cuts)
-    ]
+    found = []
+    for place, cut in enumerate(cuts):
+        values_F = class_means(values_QFK[:, :, place], one_1Q)[0]
+        found.append(_by_finding(cut, classes, values_F, resampled.replicates(place, values_F), chance_F, extra))
+    return found
+
+
+class _Resampled:
+    """Precisions of every query in every resample of the patients, added up by finding as queries come.
+
+    Of a finding with very many queries, some evenly spaced ones stand for all: the interval is then that of their
+    mean, moved to the mean of all, and errs to the wide side.
+    """
+
+    def __init__(
+        self, queries: Owners, candidates: Owners, kept_QF: NDArray[np.bool_], cuts: Sequence[int], options: TaskOptions
+    ) -> None:
+        self._cuts = cuts
+        self._deep = 2 * max(cuts, default=0) + 50  # a resample's nearest `cut` lie among the nearest twice as many
+        self._queries_QR = _weights(queries, options)
+        self._candidates_NR = _weights(candidates, options)
+        self._asked_QF = np.zeros_like(kept_QF)
+        for column, kept_Q in enumerate(kept_QF.T):
+            all_Q = np.flatnonzero(kept_Q)
+            few = np.linspace(0, len(all_Q) - 1, min(len(all_Q), INTERVAL_QUERIES)).round().astype(np.int64)
+            self._asked_QF[all_Q[few], column] = True
+        shape = (kept_QF.shape[1], options.bootstrap, len(cuts))
+        self._total_FRK, self._mass_FRK = np.zeros(shape), np.zeros(shape)
+        self._value_FK, self._count_F = np.zeros((shape[0], shape[2])), np.zeros(shape[0])
+
+    def add(
+        self,
+        query: int,
+        column: int,
+        scores_n: NDArray[np.float64],
+        good_n: NDArray[np.bool_],
+        known: NDArray[np.int64],
+        values_K: NDArray[np.float64],
+    ) -> None:
+        """Count one query of one finding: its scores of the candidates `known`, and its value on the whole."""
+        if not (self._asked_QF[query, column] and self._cuts and self._total_FRK.shape[1]):
+            return
+        near = _nearest_with_ties(scores_n, self._deep)
+        weights_Rm = self._candidates_NR[known[near]].T.astype(np.float64)
+        precision_RK = weighted_precision(scores_n[near], good_n[near], weights_Rm, self._cuts)
+        mass_RK = np.where(np.isnan(precision_RK), 0.0, self._queries_QR[query].astype(np.float64)[:, None])
+        self._total_FRK[column] += mass_RK * np.nan_to_num(precision_RK)
+        self._mass_FRK[column] += mass_RK
+        self._value_FK[column] += values_K
+        self._count_F[column] += 1
+
+    def replicates(self, place: int, values_F: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return each finding's mean in each resample, for one cut-off; NaN where it has no query. Shape (R, F)."""
+        total_RF, mass_RF = self._total_FRK[:, :, place].T, self._mass_FRK[:, :, place].T
+        means_RF = np.where(mass_RF > 0, total_RF / np.where(mass_RF > 0, mass_RF, 1.0), np.nan)
+        return means_RF + values_F - self._value_FK[:, place] / np.maximum(self._count_F, 1)
+
+
+def _weights(owners: Owners, options: TaskOptions) -> NDArray[np.float32]:
+    """Return how often each one occurs in each resample. Shape (X, R)."""
+    blocks = [block_rX.T.astype(np.float32) for block_rX in owners.weights(options.bootstrap, options.seed)]
+    return np.concatenate(blocks, axis=1) if blocks else np.zeros((int(owners.query_M.max()) + 1, 0), dtype=np.float32)
+
+
+def _nearest_with_ties(scores_n: NDArray[np.float64], deep: int) -> NDArray[np.int64]:
+    """Return the places of the `deep` highest scores and of all that equal the least of them; −inf is never one."""
+    if len(scores_n) <= deep:
+        return np.flatnonzero(scores_n > -np.inf)
+    least = np.partition(scores_n, len(scores_n) - deep)[len(scores_n) - deep]
+    return np.flatnonzero((scores_n >= least) & (scores_n > -np.inf))
 
 
 def named_precisions(
@@ -164,7 +239,7 @@ def named_precisions(
     chance_F = (labels_NF == 1).sum(0) / known_FN.sum(1)
     extra = {"n_queries": len(shelf.classes), "n_candidates": len(candidates_ND)}
     return [
-        _by_finding(cut, shelf.classes, values_KF[place], drawn[place], chance_F, extra)
+        _by_finding(cut, shelf.classes, values_KF[place], np.concatenate(drawn[place]), chance_F, extra)
         for place, cut in enumerate(cuts)
     ]
 
@@ -173,11 +248,10 @@ def _by_finding(
     cut: int,
     classes: Sequence[str],
     values_F: NDArray[np.float64],
-    drawn: Sequence[NDArray[np.float64]],
+    replicates_RF: NDArray[np.float64],
     chance_F: NDArray[np.float64],
     extra: dict[str, Any],
 ) -> Measured:
-    replicates_RF = np.concatenate(drawn)
     each = [estimate_of(float(value), replicates_RF[:, column]) for column, value in enumerate(values_F)]
     told = {
         **extra,

@@ -18,12 +18,13 @@ from umif.encoder import Encoder
 from umif.errors import TaskError
 from umif.models import ModelConfig, build_model
 from umif.readers.base import Card, Finding, LabelState, Reader, Record, Text
-from umif.tasks import TaskOptions
-from umif.tasks.neighbours import Barred
+from umif.tasks import TaskOptions, retrieval_measures
+from umif.tasks.metrics import patient_weights
+from umif.tasks.neighbours import Barred, unit_rows
 from umif.tasks.ranking import Owners
 from umif.tasks.retrieval import Retrieval
 from umif.tasks.retrieval_items import FIVE, FIVE_BY_200, shelves_of
-from umif.tasks.retrieval_measures import precisions
+from umif.tasks.retrieval_measures import Side, precisions
 from umif.tokens import TextTokenizer
 
 if TYPE_CHECKING:
@@ -230,9 +231,8 @@ def test_unknown_states_are_neither_candidates_nor_queries() -> None:
     patients = (np.arange(30) // 2).astype(str)
     owners = Owners(np.arange(30), patients)
     options = TaskOptions(bootstrap=0)
-    measured = precisions(
-        features, features, labels, labels, ("a", "b"), owners, options, Barred.same(patients, patients)
-    )
+    side = Side(features, labels, owners)
+    measured = precisions(side, side, ("a", "b"), options, Barred.same(patients, patients))
     cosines = features.astype(float) @ features.T.astype(float)
     expected = []
     for column in range(2):
@@ -245,6 +245,47 @@ def test_unknown_states_are_neither_candidates_nor_queries() -> None:
     assert measured[0].metric == "P@5 by finding"
     assert list(measured[0].extra["per_class"].values()) == pytest.approx(expected)
     assert measured[0].value == pytest.approx(np.mean(expected))
+
+
+def test_an_interval_is_that_of_drawing_the_patients_of_queries_and_candidates_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(4)
+    features = unit_rows(rng.normal(size=(40, 5)))
+    labels = rng.integers(0, 2, (40, 1)).astype(np.int8)
+    patients = (np.arange(40) // 2).astype(str)
+    side = Side(features, labels, Owners(np.arange(40), patients))
+    options = TaskOptions(bootstrap=30, seed=5)
+    barred = Barred.same(patients, patients)
+    measured = precisions(side, side, ("a",), options, barred)[0]
+    [weights] = list(patient_weights(patients.tolist(), 30, 5))
+    cosines = features.astype(float) @ features.T.astype(float)
+    for replicate in range(30):
+        copies = np.repeat(np.arange(40), weights[replicate].astype(int))
+        own = []
+        for query in copies[labels[copies, 0] == 1]:
+            others = copies[patients[copies] != patients[query]]
+            near = others[np.argsort(-cosines[query, others], kind="stable")][:5]
+            own.append(labels[near, 0].mean())
+        assert measured.replicates_R[replicate] == pytest.approx(np.mean(own))
+    # A few queries that stand for many: moved to the value of all.
+    monkeypatch.setattr(retrieval_measures, "INTERVAL_QUERIES", 8)
+    few = precisions(side, side, ("a",), options, barred)[0]
+    assert few.value == measured.value
+    assert not np.array_equal(few.replicates_R, measured.replicates_R)
+
+
+def test_one_answer_to_every_query_is_as_uncertain_as_one_answer() -> None:
+    rng = np.random.default_rng(6)
+    candidates, labels = unit_rows(rng.normal(size=(200, 5))), rng.integers(0, 2, (200, 1)).astype(np.int8)
+    queries = np.repeat(unit_rows(np.ones((1, 5))), 200, axis=0)
+    owners = Owners(np.arange(200), np.arange(200).astype(str))
+    asked = precisions(
+        Side(queries, labels, owners), Side(candidates, labels, owners), ("a",), TaskOptions(bootstrap=300)
+    )[0]
+    low, high = np.percentile(asked.replicates_R, [2.5, 97.5])
+    # Five draws of a half: a binomial's 95 % spans more than half of the range.
+    assert high - low >= 0.6
 
 
 class FiveFilms(Numbered):
