@@ -1,10 +1,10 @@
 """What do features that are kept save a linear evaluation, against running the backbone in every epoch?
 
-    python benchmarks/feature_cache.py [--images 600] [--epochs 10] [--out benchmarks/results/feature_cache.json]
+    python benchmarks/feature_cache.py [--images 300] [--epochs 10] [--out benchmarks/results/feature_cache.json]
 
 Both score the same frozen ViT on the same phantoms at 1, 10 and 100 % of the labels, from pictures on disk to test AUC:
 
-    kept       features of all images once, then a logistic regression at every share (what `umif evaluate … linear` does)
+    kept       features of all images once, then a logistic regression at every share (as the task `linear` does)
     kept again the same with the features on disk already
     published  at every share, a linear layer trained for so many epochs by AdamW, the backbone run over train and val
                images in each (as GLoRIA and MGCA do, without their augmentation, which would cost them more)
@@ -42,7 +42,7 @@ from umif.tasks.problems import Cases, find_problem, select
 from umif.tasks.subsets import label_subset
 
 SHARES = (1.0, 10.0, 100.0)
-BACKBONE, SIZE, BATCH = "vit_tiny_patch16_224", 224, 48
+BACKBONE, SIZE, BATCH = "vit_tiny_patch16_224", 128, 48
 
 
 def encoder_of(cache: Path | None) -> Encoder:
@@ -130,7 +130,7 @@ def one(variant: str, folder: Path, epochs: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=600)
+    parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--out", type=Path)

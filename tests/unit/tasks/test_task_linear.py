@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -234,3 +235,36 @@ def test_what_words_cannot_ask_is_refused(encoder: Encoder, corpus: Corpus, monk
     silent = Encoder(encoder._network, device="cpu")
     with pytest.raises(TaskError, match="no tokeniser"):
         ZeroShotClassification().run(silent, corpus, OPTIONS)
+
+
+# ------------------------------------------------------------------------------------------------- seeds
+def test_several_seeds_give_their_mean_and_stand_beside_it(encoder: Encoder, corpus: Corpus) -> None:
+    options = TaskOptions(labels=(10.0, 100.0), bootstrap=50, progress=False, seed=3, seeds=2)
+    alone = [
+        LinearClassification().run(encoder, corpus, replace(options, seed=seed, seeds=1)) for seed in options.every_seed
+    ]
+    for row, *ones in zip(LinearClassification().run(encoder, corpus, options), *alone, strict=True):
+        assert row.value == pytest.approx(np.mean([one.value for one in ones]))
+        assert [one["value"] for one in row.extra["seeds"]] == pytest.approx([one.value for one in ones])
+        assert [one["seed"] for one in row.extra["seeds"]] == [3, 4]
+        assert [one["label_patients_sha256"] for one in row.extra["seeds"]] == [
+            one.extra["label_patients_sha256"] for one in ones
+        ]
+        assert row.low is not None
+        assert row.high is not None
+        assert row.low <= row.value <= row.high
+        # With all labels only random weights differ from seed to seed; of a share, the patients do too.
+        same = row.labels == 100.0 and not row.encoder.startswith("random")
+        assert (row.extra["seeds_deviation"] == 0) == same
+
+
+def test_rows_tell_calibration_operating_points_and_groups(rows: Sequence[Result]) -> None:
+    for row in rows:
+        assert set(row.extra["calibration"]["per_class"]) == {"edema", "pneumothorax"}
+        assert 0 <= row.extra["calibration"]["ece"] <= 1
+        for points in row.extra["operating_points"].values():
+            assert [point["at"] for point in points] == ["specificity 95 % on val", "sensitivity 95 % on val"]
+        assert ("slices" in row.extra) == (not row.baseline)
+    edema = rows[5].extra
+    assert edema["operating_points"]["edema"][0]["sensitivity"][0] > 0.9
+    assert {(one["by"], one["group"]) for one in edema["slices"]} == {("view", "AP"), ("view", "PA")}
