@@ -99,7 +99,7 @@ def test_test_labels_do_not_choose_a_threshold() -> None:
     one = operating_points(val, labels, val, labels, patients, 0, 0)
     other = operating_points(val, labels, val, 1 - labels, patients, 0, 0)
     assert [point["threshold"] for point in one] == [point["threshold"] for point in other]
-    assert operating_points(val, np.ones(100), val, labels, patients, 0, 0) == []  # nothing to choose by
+    assert operating_points(val, np.ones(100, dtype=int), val, labels, patients, 0, 0) == []  # nothing to choose by
     alone = operating_points(val, labels, val, np.ones(100, dtype=int), patients, 0, 0)
     assert all(point["specificity"] is None for point in alone)
 

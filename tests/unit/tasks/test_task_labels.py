@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from test_task_problems import SPLITS, corpus_of, label, row
 
+from table_corpus import SPLITS, corpus_of, label, row
 from umif.errors import ConfigError, TaskError
 from umif.tasks.definitions import read_problems
 from umif.tasks.labels import labels_of
@@ -164,9 +164,8 @@ def test_a_problem_that_does_not_fit_its_kind_is_refused(text: str, tmp_path: Pa
 
 
 def test_a_test_set_of_one_class_is_refused() -> None:
-    rows = [
-        one for one in stated_rows(("edema",)) if one["split"] != "test" or one["findings"][0]["state"] == "present"
-    ]
+    stated = stated_rows(("edema",))
+    rows = [one for one in stated if one["split"] != "test" or one["findings"][0]["state"] == "present"]
     with pytest.raises(TaskError, match="0 negative patients in test"):
         select(find_problem("findings"), corpus_of(rows))
     no_val = [one for one in stated if one["split"] != "val"]
