@@ -15,6 +15,7 @@ from umif.errors import ConfigError, TaskError
 from umif.language import prompts
 from umif.models import ModelConfig, build_model
 from umif.tasks import TaskOptions
+from umif.tasks.definitions import Problem
 from umif.tasks.linear import LinearClassification, patch_block
 from umif.tasks.pixels import pixel_features
 from umif.tasks.problems import find_problem, select
@@ -268,3 +269,37 @@ def test_rows_tell_calibration_operating_points_and_groups(rows: Sequence[Result
     edema = rows[5].extra
     assert edema["operating_points"]["edema"][0]["sensitivity"][0] > 0.9
     assert {(one["by"], one["group"]) for one in edema["slices"]} == {("view", "AP"), ("view", "PA")}
+
+
+# ------------------------------------------------------------------------------------------------- exclusive classes
+def test_classes_that_exclude_one_another_are_told_apart_by_accuracy(
+    encoder: Encoder, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from umif.tasks import problems
+
+    sides = {"edema": "present", "clear": "absent"}
+    asked = Problem.model_validate(
+        {
+            "name": "two",
+            "title": "edema or clear",
+            "kind": "classes",
+            "classes": [{"name": name, "any": [{"finding": "edema", "state": state}]} for name, state in sides.items()],
+        }
+    )
+    monkeypatch.setattr(problems, "find_problem", lambda name: asked)
+    rows = LinearClassification().run(encoder, corpus, replace(OPTIONS, problems=("two",), bootstrap=50))
+    for row in rows:
+        assert (row.metric, row.data) == ("accuracy", "planted-films: edema or clear")
+        assert row.low is not None
+        assert row.high is not None
+        assert row.low <= row.value <= row.high
+        assert 0 <= row.extra["macro_auc"] <= 1
+        assert row.extra["calibration"]["of"] == "the likeliest class"
+        assert "operating_points" not in row.extra
+        if row.labels == 100.0:
+            assert row.value > 0.95  # the finding is drawn plainly
+            assert min(row.extra["per_class"].values()) > 0.9
+            assert row.extra["val_accuracy"] > 0.9
+    assert {one["by"] for one in rows[0].extra["slices"]} == {"view"}
+    with pytest.raises(TaskError, match="no words ask for two"):
+        ZeroShotClassification().run(encoder, corpus, TaskOptions(problems=("two",), progress=False))
