@@ -140,6 +140,8 @@ def main() -> None:
         one(options.one[0], Path(options.one[1]), options.epochs)
         return
     folder = Path(tempfile.mkdtemp(prefix="umif-feature-cache-"))
+    # Threads that wait for one another would count as work.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     try:
         write_phantom(folder / "raw", options.images, workers=1)
         prepare(folder / "corpus", [("phantom", folder / "raw")], PrepareConfig(), workers=1)
@@ -149,7 +151,7 @@ def main() -> None:
                 if variant == "kept":
                     shutil.rmtree(folder / "features", ignore_errors=True)
                 command = [sys.executable, __file__, "--one", variant, str(folder), "--epochs", str(options.epochs)]
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
+                done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
                 runs[variant].append(json.loads(done.stdout.splitlines()[-1]))
                 print(variant, done.stdout.splitlines()[-1], file=sys.stderr, flush=True)
     finally:
