@@ -1,4 +1,4 @@
-"""A small corpus whose pictures show one finding plainly and another not at all."""
+"""A small corpus whose pictures show one finding plainly, boxed, and another not at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from umif.config import REGISTRY
 from umif.corpus import Corpus, PrepareConfig, prepare
-from umif.readers.base import Card, Finding, LabelState, Reader, Record, Text
+from umif.readers.base import Card, Finding, LabelState, Reader, Record, Region, Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 VISIBLE, INVISIBLE = "Edema", "Pneumothorax"
+BOX = (6.0, 4.0, 24.0, 22.0)  # of the visible one: left, top, width, height
 
 
 def draw_film(rng: np.random.Generator, *, visible: bool) -> NDArray[np.uint8]:
@@ -48,7 +49,9 @@ def write_films(root: Path, patients: int = 150, seed: int = 0) -> Path:
 class PlantedFilms(Reader):
     """Reads what `write_films` wrote."""
 
-    card: ClassVar[Card] = Card(licence="none needed: drawn", citation=None, images=None, kinds=("class", "report"))
+    card: ClassVar[Card] = Card(
+        licence="none needed: drawn", citation=None, images=None, kinds=("class", "report", "segment")
+    )
 
     def records(self) -> Iterator[Record]:
         """Yield the films in order."""
@@ -61,6 +64,7 @@ class PlantedFilms(Reader):
                 patient=row["patient"],
                 view="PA" if number % 2 else "AP",
                 findings=tuple(Finding(name, state) for name, state in findings),
+                regions=(Region(VISIBLE, "box", box=BOX),) if row["findings"][0] else (),
                 texts=(Text("report", "Edema." if row["findings"][0] else "No edema.", "template"),),
             )
 

@@ -18,7 +18,9 @@ from umif.encoder import Encoder
 from umif.errors import TaskError
 from umif.models import ModelConfig, build_model
 from umif.readers.base import Card, Reader, Record
+from umif.tasks import detection
 from umif.tasks.base import Result, Task, TaskOptions
+from umif.tasks.head_training import HeadTraining
 from umif.tokens import TextTokenizer
 
 if TYPE_CHECKING:
@@ -46,6 +48,13 @@ def encoder() -> Encoder:
         backbone="vit_tiny_patch16_224", image_size=32, depth=2, width=48, heads=3, vocab_size=tokenizer.vocab_size
     )
     return Encoder.of_model(build_model(config, seed=7), tokenizer=tokenizer, shorter_side=40, device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def short_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Form is asked for here, not quality: heads that take steps take few."""
+    few = detection.QUICK.model_copy(update={"training": HeadTraining(steps=12, batch=16, validate_every=6)})
+    monkeypatch.setattr(detection, "QUICK", few)
 
 
 @pytest.fixture(params=TASKS)

@@ -7,6 +7,7 @@ answer only, and with `--json` exactly one JSON object.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import traceback
@@ -93,7 +94,7 @@ def datasets(
     names = REGISTRY.names("reader") if name is None else [name]
     cards: dict[str, Card] = {each: REGISTRY.get("reader", each).card for each in names}
     if as_json:
-        keys = ("kinds", "licence", "access", "images", "checked_against", "overlaps")
+        keys = ("kinds", "licence", "access", "images", "checked_on", "checked_against", "overlaps")
         rows = [
             {"name": each, **{key: plain(getattr(card, key)) for key in (*keys, "title", "citation", "how_to_get")}}
             for each, card in cards.items()
@@ -118,6 +119,10 @@ def prepare(
         typer.Option(help="Keep datasets' own test and validation images, or place all patients by a hash."),
     ] = "official",
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores unless told.")] = None,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(help="Processes of this machine, or of a Ray cluster (RAY_ADDRESS, else one started here)."),
+    ] = "local",
     added: Annotated[
         list[Path] | None, typer.Option("--texts", metavar="FILE", help="Add reports that 'umif texts' wrote.")
     ] = None,
@@ -135,6 +140,7 @@ def prepare(
             pairs,
             PrepareConfig(shorter_side=shorter_side, splits=splits),
             workers=workers,
+            engine=engine,
             overwrite=overwrite,
             progress=True,
             texts=added or (),
@@ -323,6 +329,29 @@ def evaluate(
         print_json(outcome.to_json())
     else:
         print_evaluation(outcome.to_json())
+
+
+@app.command()
+def sweep(
+    config: Annotated[Path, typer.Argument(metavar="SWEEP", help="A sweep, such as recipes/table*.yaml.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[key=value …]", help="Replace values of the sweep.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that draw and encode; all cores unless told.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train and evaluate one recipe under several settings and seeds, and set them side by side; resumable."""
+    from umif.sweep import load_sweep, run_sweep
+
+    chosen = load_sweep(config, overrides or [])
+    with standard_output(reserved=as_json):
+        table = run_sweep(chosen, workers=workers, progress=_say)
+    if as_json:
+        print_json({"table": str(table), **json.loads(table.with_suffix(".json").read_text(encoding="utf-8"))})
+    else:
+        print(table.read_text(encoding="utf-8"))
 
 
 @app.command()

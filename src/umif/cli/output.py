@@ -85,6 +85,7 @@ def print_card(name: str, card: Card) -> None:
         ("layout", card.layout),
         ("overlaps with", "; ".join(card.overlaps) or "nothing known"),
         ("left out", card.excluded),
+        ("checked on", card.checked_on),
         ("checked against", card.checked_against),
     ]
     print(f"{name}: {card.title}" if card.title else name)

@@ -52,7 +52,11 @@ class PatchFeatures:
         parts: Sequence[tuple[NDArray[np.int64], NDArray[np.float16]]],
         blocks: Sequence[int],
         grid: tuple[int, int],
+        *,
+        keep: object = None,
     ) -> None:
+        """Join parts; `keep` is held as long as this object, as a store whose folder is temporary must be."""
+        self._keep = keep
         self.blocks = tuple(blocks)
         self.grid = grid
         self._parts = [features for _, features in parts]

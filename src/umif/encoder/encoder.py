@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from umif.encoder.frozen import BATCH_SIZE, FrozenEncoder, weights_digest
-from umif.encoder.pixels import Preprocessing
+from umif.encoder.pixels import Preprocessing, as_list
 from umif.errors import EmptyError, InputError, nearest
 from umif.models import TokenEncoder
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -112,6 +112,26 @@ class Encoder(FrozenEncoder):
             provenance={"weights": "random", "seed": seed},
             device=str(self.device),
         )
+
+    # ------------------------------------------------------------------------------------------- pictures
+    def attention(self, inputs: ImageInput | Iterable[ImageInput], batch_size: int = BATCH_SIZE) -> Tensor:
+        """Where the last block's CLS token looks, averaged over heads. It says what CLS gathers, not why.
+
+        Shapes: N inputs → (N, rows, columns) fp32; sums to at most 1, the rest is CLS's attention to itself.
+        Raises: as `encode_images`.
+        """
+        sources, maps = as_list(inputs), []
+        if not sources:
+            raise EmptyError("there is no picture to encode")
+        for start in range(0, len(sources), batch_size):
+            views = [
+                self.preprocessing.file_or_array(source, f"images[{start + index}]")
+                for index, source in enumerate(sources[start : start + batch_size])
+            ]
+            with torch.inference_mode():
+                shares_NHP = self._network.cls_attention(torch.from_numpy(np.stack(views)).to(self.device))
+            maps.append(shares_NHP.mean(1).cpu().clone().unflatten(1, self.grid))
+        return torch.cat(maps)
 
     # ------------------------------------------------------------------------------------------- words
     def encode_texts(self, texts: str | Sequence[str], batch_size: int = BATCH_SIZE) -> Tensor:

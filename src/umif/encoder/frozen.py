@@ -99,6 +99,11 @@ class FrozenEncoder(ABC):
         return self.preprocessing.image_size
 
     @property
+    def folder(self) -> Path | None:
+        """The model's folder, below whose `results` a task may put pictures; `None` of an encoder in memory."""
+        return None if self._cache_folder is None else self._cache_folder.parent
+
+    @property
     @abstractmethod
     def weights_sha256(self) -> str:
         """SHA-256 over the weights, hexadecimal."""
@@ -195,7 +200,7 @@ class FrozenEncoder(ABC):
         """Features of every patch of images of a corpus, after several blocks; extracted once, kept beside the model.
 
         One pass over the images that are not there yet, in half precision: 2 · K · P · D bytes an image. Where nothing
-        can be kept beside the model, they lie in a temporary folder as long as this encoder lives.
+        can be kept beside the model, they lie in a temporary folder as long as this encoder or what is returned lives.
 
         Args:
             corpus: Where the images are.
@@ -229,7 +234,7 @@ class FrozenEncoder(ABC):
         if len(missing):
             store.add(missing, self._patch_batches(corpus, missing, blocks, batch_size, progress))
             parts = store.parts()
-        return PatchFeatures(parts, blocks, self.grid)
+        return PatchFeatures(parts, blocks, self.grid, keep=store)
 
     # ------------------------------------------------------------------------------------------- parts
     def _read_out(self, inputs: list[ImageInput], readout: Readout, batch_size: int) -> Tensor:

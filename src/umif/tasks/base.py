@@ -71,7 +71,8 @@ class TaskOptions:
     `seeds` says how many in a row are taken: whatever is drawn or trained is so once for each, and rows give the mean.
     `against` are encoders of others, evaluated beside the model by the same code on the same test set.
     `problems` names some of a task's problems, empty = all that the data can carry; `block` is the block (1-based)
-    whose patches are pooled, `None` = the task's own choice; `progress` shows a bar on standard error after 2 s.
+    whose patches are pooled, `None` = the task's own choice; `progress` shows a bar on standard error after 2 s; `full`
+    trains heads on all images and for as long as papers do, rather than within about a minute.
     """
 
     labels: tuple[float, ...] = (100.0,)
@@ -82,6 +83,7 @@ class TaskOptions:
     bootstrap: int = 1000
     block: int | None = None
     progress: bool = True
+    full: bool = False
     seeds: int = 1
     against: tuple[FrozenEncoder, ...] = ()
 
