@@ -154,19 +154,27 @@ def main() -> None:
                 done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
                 runs[variant].append(json.loads(done.stdout.splitlines()[-1]))
                 print(variant, done.stdout.splitlines()[-1], file=sys.stderr, flush=True)
+            text = json.dumps(summary(runs, options.epochs), indent=1, ensure_ascii=False)
+            if options.out is not None:  # after every round, so that a stop loses one at most
+                options.out.write_text(text + "\n", encoding="utf-8")
+        print(text)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def summary(runs: dict[str, list[dict[str, Any]]], epochs: int) -> dict[str, Any]:
+    """What the rounds so far say."""
     ratios = {
         name: [slow["cpu_s"] / fast["cpu_s"] for slow, fast in zip(runs["published"], runs[name], strict=True)]
         for name in ("kept", "kept again")
     }
-    answer = {
+    return {
         "hardware": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, 1 thread a process",
         "torch": torch.__version__,
         "network": f"{BACKBONE}, {SIZE} px, random weights, CLS",
         "shares": list(SHARES),
-        "epochs": options.epochs,
-        "rounds": options.rounds,
+        "epochs": epochs,
+        "rounds": len(runs["published"]),
         "published_over_kept_cpu": {
             name: {"median": statistics.median(values), "min": min(values), "max": max(values)}
             for name, values in ratios.items()
@@ -180,10 +188,6 @@ def main() -> None:
             for name, found in runs.items()
         ],
     }
-    text = json.dumps(answer, indent=1, ensure_ascii=False)
-    print(text)
-    if options.out is not None:
-        options.out.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
