@@ -1,12 +1,12 @@
 """What do features that are kept save a linear evaluation, against running the backbone in every epoch?
 
-    python benchmarks/feature_cache.py [--images 600] [--epochs 10] [--out benchmarks/results/feature_cache.json]
+    python benchmarks/feature_cache.py [--images 300] [--epochs 10] [--out benchmarks/results/feature_cache.json]
 
 Both score the same frozen ViT on the same phantoms at 1, 10 and 100 % of the labels, from pictures on disk to test AUC:
 
-    kept       features of all images once, then a logistic regression at every share, as `umif evaluate … linear` does
+    kept       features of all images once, then a logistic regression at every share (as the task `linear` does)
     kept again the same with the features on disk already
-    published  at every share, a linear layer trained for epochs by AdamW, the backbone run over train and val
+    published  at every share, a linear layer trained for so many epochs by AdamW, the backbone run over train and val
                images in each (as GLoRIA and MGCA do, without their augmentation, which would cost them more)
 
 Each is a process of its own, in turn, order turned every other round. Figures are CPU seconds of the process (medians)
@@ -42,7 +42,7 @@ from umif.tasks.problems import Cases, find_problem, select
 from umif.tasks.subsets import label_subset
 
 SHARES = (1.0, 10.0, 100.0)
-BACKBONE, SIZE, BATCH = "vit_tiny_patch16_224", 224, 48
+BACKBONE, SIZE, BATCH = "vit_tiny_patch16_224", 128, 48
 
 
 def encoder_of(cache: Path | None) -> Encoder:
@@ -130,7 +130,7 @@ def one(variant: str, folder: Path, epochs: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=600)
+    parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--out", type=Path)
@@ -140,6 +140,8 @@ def main() -> None:
         one(options.one[0], Path(options.one[1]), options.epochs)
         return
     folder = Path(tempfile.mkdtemp(prefix="umif-feature-cache-"))
+    # Threads that wait for one another would count as work.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     try:
         write_phantom(folder / "raw", options.images, workers=1)
         prepare(folder / "corpus", [("phantom", folder / "raw")], PrepareConfig(), workers=1)
@@ -149,22 +151,30 @@ def main() -> None:
                 if variant == "kept":
                     shutil.rmtree(folder / "features", ignore_errors=True)
                 command = [sys.executable, __file__, "--one", variant, str(folder), "--epochs", str(options.epochs)]
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
+                done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
                 runs[variant].append(json.loads(done.stdout.splitlines()[-1]))
                 print(variant, done.stdout.splitlines()[-1], file=sys.stderr, flush=True)
+            text = json.dumps(summary(runs, options.epochs), indent=1, ensure_ascii=False)
+            if options.out is not None:  # after every round, so that a stop loses one at most
+                options.out.write_text(text + "\n", encoding="utf-8")
+        print(text)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def summary(runs: dict[str, list[dict[str, Any]]], epochs: int) -> dict[str, Any]:
+    """What the rounds so far say."""
     ratios = {
         name: [slow["cpu_s"] / fast["cpu_s"] for slow, fast in zip(runs["published"], runs[name], strict=True)]
         for name in ("kept", "kept again")
     }
-    answer = {
+    return {
         "hardware": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, 1 thread a process",
         "torch": torch.__version__,
         "network": f"{BACKBONE}, {SIZE} px, random weights, CLS",
         "shares": list(SHARES),
-        "epochs": options.epochs,
-        "rounds": options.rounds,
+        "epochs": epochs,
+        "rounds": len(runs["published"]),
         "published_over_kept_cpu": {
             name: {"median": statistics.median(values), "min": min(values), "max": max(values)}
             for name, values in ratios.items()
@@ -178,10 +188,6 @@ def main() -> None:
             for name, found in runs.items()
         ],
     }
-    text = json.dumps(answer, indent=1, ensure_ascii=False)
-    print(text)
-    if options.out is not None:
-        options.out.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

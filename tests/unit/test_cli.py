@@ -30,6 +30,11 @@ class TestSpreadLists:
             ("m t --labels --json", "m t --labels --json"),
             ("m t --seed 3 100", "m t --seed 3 100"),
             ("m t --labels 1% -- 10%", "m t --labels 1% -- 10%"),
+            (
+                "evaluate m t --against a b --labels 1% 10%",
+                "evaluate m t --against a --against b --labels 1% --labels 10%",
+            ),
+            ("evaluate m --labels 1% 10% t --against a", "evaluate m --labels 1% --labels 10% t --against a"),
         ],
     )
     def test_each_value_gets_its_own_flag(self, given_: str, expected: str) -> None:

@@ -11,6 +11,7 @@ Shape legend: N pictures, C channels, S×S pixels, D features.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,7 +77,10 @@ def load_function(file: Path, device: torch.device) -> FunctionBackbone:
 
 def _load_script(file: Path, device: torch.device) -> FunctionBackbone:
     try:
-        module = torch.jit.load(str(file), map_location=device).eval()
+        with warnings.catch_warnings():
+            # TorchScript is on its way out of torch, and yet what many models are handed over as.
+            warnings.simplefilter("ignore", FutureWarning)
+            module = torch.jit.load(str(file), map_location=device).eval()
     except Exception as error:  # the loader raises RuntimeError, ValueError and others
         lines = (str(error).strip() or type(error).__name__).splitlines()
         raise InputError(

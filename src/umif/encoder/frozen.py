@@ -200,7 +200,7 @@ class FrozenEncoder(ABC):
         """Features of every patch of images of a corpus, after several blocks; extracted once, kept beside the model.
 
         One pass over the images that are not there yet, in half precision: 2 · K · P · D bytes an image. Where nothing
-        can be kept beside the model, they lie in a temporary folder as long as this encoder lives.
+        can be kept beside the model, they lie in a temporary folder as long as this encoder or what is returned lives.
 
         Args:
             corpus: Where the images are.
@@ -234,7 +234,7 @@ class FrozenEncoder(ABC):
         if len(missing):
             store.add(missing, self._patch_batches(corpus, missing, blocks, batch_size, progress))
             parts = store.parts()
-        return PatchFeatures(parts, blocks, self.grid)
+        return PatchFeatures(parts, blocks, self.grid, keep=store)
 
     # ------------------------------------------------------------------------------------------- parts
     def _read_out(self, inputs: list[ImageInput], readout: Readout, batch_size: int) -> Tensor:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from umif.encoder.dense import PatchFeatures, PatchStore
+from umif.errors import TaskError
+from umif.tasks.contenders import contenders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from umif.corpus import Corpus
-    from umif.encoder import Encoder
+    from umif.encoder import FrozenEncoder
     from umif.tasks.base import TaskOptions
 
     Progress = Callable[[int, int], None]
@@ -54,29 +56,38 @@ def spaced_blocks(depth: int, count: int) -> tuple[int, ...]:
     return tuple(round(depth * (index + 1) / count) for index in range(count))
 
 
-def dense_variants(encoder: Encoder, corpus: Corpus, options: TaskOptions, blocks: int) -> Iterator[DenseVariant]:
-    """Yield the encoder, then random weights of its shape and the pixels themselves where baselines are wanted.
+def dense_variants(encoder: FrozenEncoder, corpus: Corpus, options: TaskOptions, blocks: int) -> Iterator[DenseVariant]:
+    """Yield the encoder, random weights of its shape, encoders of others that have patches, and the pixels themselves.
+
+    Each is read after equally spaced blocks of its own; of a network whose last map alone can be had, after that.
 
     Args:
         encoder: What is evaluated.
         corpus: Where the images are.
-        options: `baselines` and `seed` count here.
+        options: `baselines`, `seed` and `against` count here.
         blocks: How many blocks' patches a head reads.
-    """
-    numbers = spaced_blocks(encoder.depth, blocks)
 
-    def extractor(one: Encoder) -> Callable[[NDArray[np.int64], Progress], PatchFeatures]:
+    Raises:
+        TaskError: the encoder that is evaluated has no patches.
+    """
+    if "patches" not in encoder.readouts:
+        raise TaskError("gives one vector a picture, so it has no patches", where=encoder.name, fix="choose linear")
+
+    def extractor(
+        one: FrozenEncoder, numbers: tuple[int, ...]
+    ) -> Callable[[NDArray[np.int64], Progress], PatchFeatures]:
         return lambda rows, progress: one.corpus_patches(corpus, rows, numbers, progress=progress)
 
-    yield DenseVariant("umif", False, extractor(encoder), {"blocks": list(numbers)})
+    for each in contenders(encoder, options):
+        if "patches" in each.encoder.readouts:
+            numbers = spaced_blocks(each.encoder.depth, blocks)
+            yield DenseVariant(each.name, each.baseline, extractor(each.encoder, numbers), {"blocks": list(numbers)})
     if options.baselines:
-        random = encoder.random_like(options.seed)
-        yield DenseVariant("random", True, extractor(random), {"blocks": list(numbers)})
         yield DenseVariant("pixels", True, lambda rows, progress: pixel_patches(encoder, corpus, rows, progress), {})
 
 
 def pixel_patches(
-    encoder: Encoder, corpus: Corpus, image_rows: NDArray[np.int64], progress: Progress = lambda done, total: None
+    encoder: FrozenEncoder, corpus: Corpus, image_rows: NDArray[np.int64], progress: Progress = lambda done, total: None
 ) -> PatchFeatures:
     """Return the grey values of every patch, in [0, 1], as if they were features after one block.
 
@@ -95,6 +106,8 @@ def pixel_patches(
         for start in range(0, len(wanted), _BATCH):
             jpegs = corpus.take_jpegs(wanted[start : start + _BATCH])
             views = np.stack([encoder.preprocessing.jpeg(data) for data in jpegs]).astype(np.float32) / np.float32(255)
+            # A network whose stride does not divide its square leaves a margin at the lower right.
+            views = views[:, : rows * high, : columns * wide]
             cut = views.reshape(len(jpegs), rows, high, columns, wide).swapaxes(2, 3)
             yield cut.reshape(len(jpegs), 1, rows * columns, high * wide)
             progress(min(start + _BATCH, len(wanted)), len(wanted))

@@ -6,15 +6,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from planted_corpus import planted_corpus
-from umif.encoder import Encoder
+from umif.encoder import Encoder, load_foreign
+from umif.errors import TaskError
 from umif.models import ModelConfig, TokenEncoder
 from umif.tasks.base import TaskOptions
 from umif.tasks.dense import dense_variants, spaced_blocks
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from umif.corpus import Corpus
 
 
@@ -53,3 +58,30 @@ def test_pixels_are_the_picture_as_the_encoder_sees_it(encoder: Encoder, corpus:
     view = encoder.preprocessing.jpeg(corpus.take_jpegs([2])[0])
     whole = patches.view(4, 4, 16, 16).transpose(1, 2).reshape(64, 64)
     np.testing.assert_allclose(whole.numpy() * 255, view, atol=0.07)
+
+
+def test_encoders_of_others_that_have_patches_stand_between(encoder: Encoder, corpus: Corpus, tmp_path: Path) -> None:
+    specs = []
+    for name in ("test_vit", "test_resnet"):
+        file = tmp_path / f"{name}.safetensors"
+        save_file(timm.create_model(name, pretrained=False).state_dict(), file)
+        specs.append(f"timm:{name}@{file}")
+    rivals = tuple(load_foreign(spec, device="cpu") for spec in specs)
+    function = load_foreign(specs[0], device="cpu")
+    function.readouts = ("cls",)  # one vector a picture, as a script gives
+    options = TaskOptions(against=(*rivals, function))
+    variants = list(dense_variants(encoder, corpus, options, blocks=2))
+    assert [one.encoder for one in variants] == ["umif", "random", *specs, "pixels"]
+    assert [one.baseline for one in variants] == [False, True, True, True, True]
+    for rival, variant in zip(rivals, variants[2:], strict=False):
+        features = variant.extract(np.array([4, 1]), lambda _d, _t: None)
+        assert features.grid == rival.grid
+        blocks = spaced_blocks(rival.depth, 2)
+        assert variant.extra == {"blocks": list(blocks)}
+        patches = rival.grid[0] * rival.grid[1]
+        assert tuple(features.take([1]).shape) == (1, len(blocks), patches, rival.patch_width)
+    # As the encoder that is evaluated, its pixels are cut as it cuts them, a margin left where it does not fit.
+    own = list(dense_variants(rivals[1], corpus, TaskOptions(), blocks=1))
+    assert own[-1].extract(np.array([0]), lambda _d, _t: None).grid == rivals[1].grid
+    with pytest.raises(TaskError, match="no patches"):
+        list(dense_variants(function, corpus, TaskOptions(), blocks=1))

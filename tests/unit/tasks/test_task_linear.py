@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from umif.errors import ConfigError, TaskError
 from umif.language import prompts
 from umif.models import ModelConfig, build_model
 from umif.tasks import TaskOptions
+from umif.tasks.definitions import Problem
 from umif.tasks.linear import LinearClassification, patch_block
 from umif.tasks.pixels import pixel_features
 from umif.tasks.problems import find_problem, select
@@ -234,3 +236,70 @@ def test_what_words_cannot_ask_is_refused(encoder: Encoder, corpus: Corpus, monk
     silent = Encoder(encoder._network, device="cpu")
     with pytest.raises(TaskError, match="no tokeniser"):
         ZeroShotClassification().run(silent, corpus, OPTIONS)
+
+
+# ------------------------------------------------------------------------------------------------- seeds
+def test_several_seeds_give_their_mean_and_stand_beside_it(encoder: Encoder, corpus: Corpus) -> None:
+    options = TaskOptions(labels=(10.0, 100.0), bootstrap=50, progress=False, seed=3, seeds=2)
+    alone = [
+        LinearClassification().run(encoder, corpus, replace(options, seed=seed, seeds=1)) for seed in options.every_seed
+    ]
+    for row, *ones in zip(LinearClassification().run(encoder, corpus, options), *alone, strict=True):
+        assert row.value == pytest.approx(np.mean([one.value for one in ones]))
+        assert [one["value"] for one in row.extra["seeds"]] == pytest.approx([one.value for one in ones])
+        assert [one["seed"] for one in row.extra["seeds"]] == [3, 4]
+        assert [one["label_patients_sha256"] for one in row.extra["seeds"]] == [
+            one.extra["label_patients_sha256"] for one in ones
+        ]
+        assert row.low is not None
+        assert row.high is not None
+        assert row.low <= row.value <= row.high
+        # With all labels only random weights differ from seed to seed; of a share, the patients do too.
+        same = row.labels == 100.0 and not row.encoder.startswith("random")
+        assert (row.extra["seeds_deviation"] == 0) == same
+
+
+def test_rows_tell_calibration_operating_points_and_groups(rows: Sequence[Result]) -> None:
+    for row in rows:
+        assert set(row.extra["calibration"]["per_class"]) == {"edema", "pneumothorax"}
+        assert 0 <= row.extra["calibration"]["ece"] <= 1
+        for points in row.extra["operating_points"].values():
+            assert [point["at"] for point in points] == ["specificity 95 % on val", "sensitivity 95 % on val"]
+        assert ("slices" in row.extra) == (not row.baseline)
+    edema = rows[5].extra
+    assert edema["operating_points"]["edema"][0]["sensitivity"][0] > 0.9
+    assert {(one["by"], one["group"]) for one in edema["slices"]} == {("view", "AP"), ("view", "PA")}
+
+
+# ------------------------------------------------------------------------------------------------- exclusive classes
+def test_classes_that_exclude_one_another_are_told_apart_by_accuracy(
+    encoder: Encoder, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from umif.tasks import problems
+
+    sides = {"edema": "present", "clear": "absent"}
+    asked = Problem.model_validate(
+        {
+            "name": "two",
+            "title": "edema or clear",
+            "kind": "classes",
+            "classes": [{"name": name, "any": [{"finding": "edema", "state": state}]} for name, state in sides.items()],
+        }
+    )
+    monkeypatch.setattr(problems, "find_problem", lambda name: asked)
+    rows = LinearClassification().run(encoder, corpus, replace(OPTIONS, problems=("two",), bootstrap=50))
+    for row in rows:
+        assert (row.metric, row.data) == ("accuracy", "planted-films: edema or clear")
+        assert row.low is not None
+        assert row.high is not None
+        assert row.low <= row.value <= row.high
+        assert 0 <= row.extra["macro_auc"] <= 1
+        assert row.extra["calibration"]["of"] == "the likeliest class"
+        assert "operating_points" not in row.extra
+        if row.labels == 100.0:
+            assert row.value > 0.95  # the finding is drawn plainly
+            assert min(row.extra["per_class"].values()) > 0.9
+            assert row.extra["val_accuracy"] > 0.9
+    assert {one["by"] for one in rows[0].extra["slices"]} == {"view"}
+    with pytest.raises(TaskError, match="no words ask for two"):
+        ZeroShotClassification().run(encoder, corpus, TaskOptions(problems=("two",), progress=False))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import softmax  # type: ignore[import-untyped]
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from umif.errors import TaskError
+from umif.errors import NonFiniteError, TaskError
 from umif.tasks.logistic import C_GRID, fit_linear_head
 from umif.tasks.metrics import auroc
 
@@ -114,3 +115,52 @@ def test_statistics_may_come_from_images_without_labels() -> None:
     other = fit_linear_head(scaled[few], labels[few], scaled, labels, statistics_ND=scaled)
     # Standardised, the unit of a feature plays no part; fp32 inputs bound how exactly.
     np.testing.assert_allclose(one.scores(features), other.scores(scaled), atol=1e-3)
+
+
+# ------------------------------------------------------------------------------------------------- exclusive classes
+@pytest.mark.parametrize("c", [1e-2, 1.0, 10.0])
+def test_exclusive_classes_equal_the_softmax_of_scikit_learn(c: float) -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 120)
+    features = rng.normal(size=(120, 5)) + np.eye(3)[truth] @ rng.normal(size=(3, 5))
+    labels = np.eye(3, dtype=np.int8)[truth]
+    head = fit_linear_head(features, labels, features, labels, grid=(c,), exclusive=True)
+    standard = (features - features.mean(0)) / features.std(0)
+    expected = LogisticRegression(C=c, tol=1e-10, max_iter=5000).fit(standard, truth)
+    ours = softmax(head.scores(features), axis=1)
+    # Both stop at a gradient near nothing; what they stop at agrees to a few parts in ten thousand.
+    np.testing.assert_allclose(ours, expected.predict_proba(standard), atol=1e-3)
+    assert head.converged
+    assert head.val == (float((ours.argmax(1) == truth).mean()),)
+
+
+def test_a_class_without_a_training_image_is_never_told() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, 60)
+    features, labels = rng.normal(size=(60, 4)), np.eye(3, dtype=np.int8)[truth]
+    head = fit_linear_head(features, labels, features, labels, exclusive=True)
+    assert head.unfitted == (2,)
+    assert set(head.scores(features).argmax(1).tolist()) <= {0, 1}
+    with pytest.raises(TaskError, match="one class only"):
+        fit_linear_head(features, np.eye(3, dtype=np.int8)[np.zeros(60, dtype=int)], features, labels, exclusive=True)
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_sixteen_cases_are_learned_by_heart(exclusive: bool) -> None:
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(16, 64))
+    truth = np.arange(16) % 2
+    labels = np.eye(2, dtype=np.int8)[truth] if exclusive else truth[:, None].astype(np.int8)
+    head = fit_linear_head(features, labels, features, labels, exclusive=exclusive)
+    scores = head.scores(features)
+    told = scores.argmax(1) if exclusive else (scores[:, 0] > 0).astype(int)
+    assert (told == truth).mean() >= 0.95
+
+
+def test_features_that_are_no_numbers_are_refused() -> None:
+    features, labels = np.zeros((8, 2)), (np.arange(8) % 2)[:, None].astype(np.int8)
+    broken = features.copy()
+    broken[3, 1] = np.nan
+    for train, val in ((broken, features), (features, broken)):
+        with pytest.raises(NonFiniteError, match="NaN"):
+            fit_linear_head(train, labels, val, labels)
