@@ -100,9 +100,11 @@ def _draw(picture: Picture, box: NDArray[np.float64], colour: tuple[int, int, in
 
 
 def _write(picture: Picture, words: str, box: NDArray[np.float64], line: int, colour: tuple[int, int, int]) -> None:
-    at = max(0, round(box[0] * picture.shape[1])) + 3, line
-    cv2.putText(picture, words, at, _FONT, _FONT_SIZE, (0, 0, 0), 3, cv2.LINE_AA)  # an edge, to be read on white
-    cv2.putText(picture, words, at, _FONT, _FONT_SIZE, colour, 1, cv2.LINE_AA)
+    if words:
+        (wide, high), _ = cv2.getTextSize(words, _FONT, _FONT_SIZE, 1)
+        left = max(0, min(round(box[0] * picture.shape[1]) + 2, picture.shape[1] - wide - 2))
+        cv2.rectangle(picture, (left, line - high - 1), (left + wide + 1, line + 2), (24, 24, 24), cv2.FILLED)
+        cv2.putText(picture, words, (left + 1, line), _FONT, _FONT_SIZE, colour, 1, cv2.LINE_AA)
 
 
 def _mounted(tiles: Sequence[Picture]) -> Picture:
