@@ -9,6 +9,7 @@ Shape legend: N images, D features, H hidden, F classes, B images of a batch.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 HIDDEN, NETWORKS = 64, 3
 WEIGHT_DECAYS = (1.0, 0.1, 0.01)  # the strongest first: of equals it is kept
-TRAINING = HeadTraining(steps=200, batch=128, lr=2e-3, validate_every=10, patience=5)
+BATCH, EPOCHS, LEAST_STEPS, MOST_STEPS = 128, 10, 200, 6000
 PROTOCOL = (
     f"frozen features, {NETWORKS} networks with one hidden layer of {HIDDEN}; fit on train, weight decay and step "
     "chosen on val, test scored once; by patient"
@@ -59,9 +60,13 @@ class MlpClassification(Task):
         return run_probe("mlp", PROTOCOL, mlp_probe, encoder, corpus, options)
 
 
-def mlp_probe(
-    data: ProbeData, seed: int, training: HeadTraining = TRAINING
-) -> tuple[NDArray[np.float64], dict[str, Any]]:
+def training_for(n_train: int) -> HeadTraining:
+    """Return how long is trained: ten epochs within 200 and 6,000 steps, looked at twenty times on the way."""
+    steps = min(MOST_STEPS, max(LEAST_STEPS, EPOCHS * math.ceil(n_train / BATCH)))
+    return HeadTraining(steps=steps, batch=BATCH, lr=2e-3, validate_every=steps // 20, patience=5)
+
+
+def mlp_probe(data: ProbeData, seed: int) -> tuple[NDArray[np.float64], dict[str, Any]]:
     """Choose the weight decay with the first network, train the others with it; return their mean log-odds.
 
     The same data and seed give the same scores.
@@ -72,7 +77,7 @@ def mlp_probe(
     fitted = fittable(data.train_NF)
     if not fitted:
         raise TaskError("the training labels hold one class only", fix="use a larger share of the labels")
-    scaled = data.standardised()
+    scaled, training = data.standardised(), training_for(len(data.train_ND))
     tried = [_fit(scaled, fitted, seed, training, decay) for decay in WEIGHT_DECAYS]
     best = int(np.argmax([trained.best for _, trained in tried]))
     networks = [tried[best]]
@@ -82,6 +87,7 @@ def mlp_probe(
     extra = {
         "weight_decay": WEIGHT_DECAYS[best],
         "hidden": HIDDEN,
+        "most_steps": training.steps,
         "networks": [
             {"seed": seed + more, "best_step": trained.best_step, "val_auc": trained.best}
             for more, (_, trained) in enumerate(networks)

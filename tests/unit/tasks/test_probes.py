@@ -16,7 +16,7 @@ from umif.models import ModelConfig, build_model
 from umif.tasks import TaskOptions
 from umif.tasks.knn import K_GRID, TEMPERATURE, NeighbourClassification, neighbour_probe, votes
 from umif.tasks.linear import LinearClassification
-from umif.tasks.mlp import TRAINING, MlpClassification, masked_loss, mlp_probe
+from umif.tasks.mlp import MlpClassification, masked_loss, mlp_probe, training_for
 from umif.tasks.neighbours import unit_rows
 from umif.tasks.probes import ProbeData
 from umif.tokens import TextTokenizer
@@ -157,7 +157,10 @@ class TestMlp:
         data = planted()
         _, extra = mlp_probe(data, 0)
         assert extra["weight_decay"] in (1.0, 0.1, 0.01)
-        assert all(1 <= one["best_step"] <= TRAINING.steps for one in extra["networks"])
+        assert all(1 <= one["best_step"] <= extra["most_steps"] for one in extra["networks"])
+
+    def test_more_images_are_trained_on_for_longer(self) -> None:
+        assert [training_for(count).steps for count in (1, 2560, 12800, 10**6)] == [200, 200, 1000, 6000]
 
 
 @pytest.mark.parametrize("probe", [neighbour_probe, mlp_probe])
