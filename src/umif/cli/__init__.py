@@ -112,6 +112,9 @@ def prepare(
         typer.Option("--from", metavar="NAME=ROOT", help="A dataset and its folder or URL; give one --from for each."),
     ],
     shorter_side: Annotated[int, typer.Option(min=32, help="Stored pictures' shorter side, pixels.")] = 256,
+    jpeg_scaling: Annotated[
+        bool, typer.Option("--jpeg-scaling", help="Decode large JPEGs at a smaller scale: quicker, other fingerprint.")
+    ] = False,
     splits: Annotated[
         Literal["official", "patients"],
         typer.Option(help="Keep datasets' own test and validation images, or place all patients by a hash."),
@@ -138,7 +141,7 @@ def prepare(
         manifest = build(
             out,
             pairs,
-            PrepareConfig(shorter_side=shorter_side, splits=splits),
+            PrepareConfig(shorter_side=shorter_side, jpeg_scaling=jpeg_scaling, splits=splits),
             workers=workers,
             overwrite=overwrite,
             progress=True,

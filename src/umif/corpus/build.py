@@ -142,7 +142,7 @@ def _build(
     bar: Bar,
     generated: GeneratedTexts,
 ) -> Manifest:
-    encoding = Encoding(config.shorter_side, config.jpeg_quality, config.limits)
+    encoding = Encoding(config.shorter_side, config.jpeg_quality, config.limits, config.jpeg_scaling)
     shards = [
         shard_of(source.items[start : start + SHARD_RECORDS], encoding)
         for source in sources
