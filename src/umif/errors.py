@@ -58,6 +58,10 @@ class LayoutError(InputError):
     """A dataset folder that does not look as its reader expects (missing folder, file or column)."""
 
 
+class RemoteError(InputError):
+    """A URL that data cannot be fetched from: a package is missing, no right, not there, or it keeps breaking off."""
+
+
 class TableError(LayoutError):
     """A row or a cell outside a table's documented encoding; `where` is `file:line`."""
 

@@ -161,6 +161,23 @@ def test_no_cut_jpeg_is_accepted_because_somebody_ended_it(name: str) -> None:
         assert error is not None, f"{share} %"
 
 
+@pytest.mark.parametrize("kind", ["grey", "rgb", "progressive", "restarts"])
+def test_no_cut_jpeg_is_accepted_when_it_is_decoded_at_a_smaller_scale(kind: str) -> None:
+    noise = np.random.default_rng(2).integers(0, 256, (260, 324, 3)).astype(np.uint8)
+    pixels = noise if kind == "rgb" else noise[..., 0]
+    kinds: dict[str, dict[str, Any]] = {"progressive": {"progressive": True}, "restarts": {"restart_marker_blocks": 9}}
+    options = kinds.get(kind, {})
+    data = pillow(pixels, "JPEG", quality=90, **options)
+    assert decode(data, shorter_side=32).pixels.shape == (65, 81)
+    first = data.index(b"\xff\xda")
+    for share in range(1, 100):
+        cut = data[: first + (len(data) - first) * share // 100].removesuffix(b"\xff")
+        for ended in (cut, cut + b"\xff\xd9"):
+            with pytest.raises(ImageError) as caught:
+                decode(ended, shorter_side=32)
+            assert caught.value.reason in ("truncated", "malformed"), f"{share} %"
+
+
 def test_rows_missing_from_a_png_with_sound_checksums_are_noticed() -> None:
     whole = zlib.compress(b"".join(b"\0" + row.tobytes() for row in GREY))
     half = zlib.compress(b"".join(b"\0" + row.tobytes() for row in GREY[:32]))

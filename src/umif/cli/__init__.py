@@ -113,9 +113,12 @@ def prepare(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the new corpus.")],
     sources: Annotated[
         list[str],
-        typer.Option("--from", metavar="NAME=ROOT", help="A dataset and its folder; give one --from for each."),
+        typer.Option("--from", metavar="NAME=ROOT", help="A dataset and its folder or URL; give one --from for each."),
     ],
     shorter_side: Annotated[int, typer.Option(min=32, help="Stored pictures' shorter side, pixels.")] = 256,
+    jpeg_scaling: Annotated[
+        bool, typer.Option("--jpeg-scaling", help="Decode large JPEGs at a smaller scale: quicker, other fingerprint.")
+    ] = False,
     splits: Annotated[
         Literal["official", "patients"],
         typer.Option(help="Keep datasets' own test and validation images, or place all patients by a hash."),
@@ -127,6 +130,12 @@ def prepare(
     ] = "local",
     added: Annotated[
         list[Path] | None, typer.Option("--texts", metavar="FILE", help="Add reports that 'umif texts' wrote.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where datasets behind URLs are kept; the user's cache folder.")
+    ] = None,
+    cache_limit: Annotated[
+        float | None, typer.Option(min=0, metavar="GIB", help="Stop at a URL that holds more than this.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a corpus that is there already.")] = False,
     as_json: Json = False,
@@ -140,12 +149,14 @@ def prepare(
         manifest = build(
             out,
             pairs,
-            PrepareConfig(shorter_side=shorter_side, splits=splits),
+            PrepareConfig(shorter_side=shorter_side, jpeg_scaling=jpeg_scaling, splits=splits),
             workers=workers,
             engine=engine,
             overwrite=overwrite,
             progress=True,
             texts=added or (),
+            cache=cache,
+            cache_limit=None if cache_limit is None else int(cache_limit * 2**30),
         )
     answer = manifest.model_dump(mode="json")
     if as_json:

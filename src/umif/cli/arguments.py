@@ -86,13 +86,14 @@ def percent(text: str) -> float:
     return value
 
 
-def dataset_source(text: str) -> tuple[str, Path]:
-    """Read `NAME=ROOT`.
+def dataset_source(text: str) -> tuple[str, Path | str]:
+    """Read `NAME=ROOT`; a URL stays the text that it is.
 
     Raises:
         InputError: not of that form, or no reader of that name.
     """
     from umif.config import REGISTRY
+    from umif.corpus.remote import is_url
 
     name, equals, root = text.partition("=")
     if not equals or not name or not root:
@@ -104,4 +105,4 @@ def dataset_source(text: str) -> tuple[str, Path]:
         )
     if name not in REGISTRY.names("reader"):
         raise InputError(f"no reader is called {name!r}", where="--from", fix=nearest(name, REGISTRY.names("reader")))
-    return name, Path(root)
+    return name, root if is_url(root) else Path(root)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from umif.config import REGISTRY
 from umif.corpus.assemble import assemble, commit
 from umif.corpus.manifest import MANIFEST, Manifest, PrepareConfig, ReaderCount, json_lines, write_atomically
+from umif.corpus.mirror import local_root
 from umif.corpus.progress import Bar
 from umif.corpus.schema import FORMAT, PAIR_KINDS, SPLITS
 from umif.corpus.shards import (
@@ -59,12 +60,14 @@ def prepare(
     overwrite: bool = False,
     progress: bool = True,
     texts: Sequence[str | Path] = (),
+    cache: str | Path | None = None,
+    cache_limit: int | None = None,
 ) -> Manifest:
     """Make the corpus `out` from raw dataset folders, or return at once if it is made already.
 
     Args:
         out: The corpus's folder; made if missing. Only the corpus's own files in it are touched.
-        sources: (reader's name, root folder) of each dataset; their order does not matter.
+        sources: (reader's name, root folder or its URL) of each dataset; their order does not matter.
         config: How pictures are stored and patients are split.
         workers: Processes; by default one per core. 1 local one works in this process. The corpus is the same.
         engine: `local` processes, or those of a `ray` cluster: that of RAY_ADDRESS, else one started on this machine.
@@ -72,6 +75,8 @@ def prepare(
         overwrite: Replace a finished corpus that was made from other inputs.
         progress: Show a bar on standard error for work over two seconds.
         texts: Tables that `umif texts` wrote; their reports become further pairs of their images.
+        cache: Folder that datasets behind URLs are fetched into; see `umif.corpus.mirror`.
+        cache_limit: What one of them may hold at most, bytes.
 
     Raises:
         ConfigError: no engine of that name, or Ray is not installed.
@@ -80,6 +85,7 @@ def prepare(
         EmptyError: no sources, or a dataset without images.
         RegistryError: no reader of that name.
         LayoutError: a root folder does not look as its reader expects.
+        RemoteError: a URL cannot be read.
         UmifError: the disk is full or a worker process died; what was finished is kept.
 
     Example:
@@ -88,22 +94,28 @@ def prepare(
     config = config or PrepareConfig()
     folder = Path(out)
     run = engine_named(engine)
-    readers = _readers(sources)
+    _check_names([name for name, _ in sources])
     generated = GeneratedTexts.read([Path(file) for file in texts])
+    with Bar(progress) as bar:
+        place = None if cache is None else Path(cache)
+        readers = _readers([(name, local_root(root, place, bar, cache_limit)) for name, root in sources])
     with _locked(folder), Bar(progress) as bar:
         read = [read_source(name, reader, bar, generated) for name, reader in readers]
         return _build(folder, read, config, run, workers, overwrite, bar, generated)
 
 
-def _readers(sources: Sequence[tuple[str, str | Path]]) -> list[tuple[str, Reader]]:
-    if not sources:
+def _check_names(names: Sequence[str]) -> None:
+    if not names:
         raise EmptyError("there is nothing to prepare", fix="name a dataset and its folder: --from NAME=ROOT")
-    names = [name for name, _ in sources]
     for name, count in Counter(names).items():
+        REGISTRY.get("reader", name)
         if count > 1:
             raise CorpusError(
                 f"the dataset {name!r} is given {count} times", fix="give each dataset once, or build two"
             )
+
+
+def _readers(sources: Sequence[tuple[str, Path]]) -> list[tuple[str, Reader]]:
     # In one order, so that the order on the command line changes nothing.
     return [(name, REGISTRY.get("reader", name)(root)) for name, root in sorted(sources, key=lambda source: source[0])]
 
@@ -137,7 +149,7 @@ def _build(
     bar: Bar,
     generated: GeneratedTexts,
 ) -> Manifest:
-    encoding = Encoding(config.shorter_side, config.jpeg_quality, config.limits)
+    encoding = Encoding(config.shorter_side, config.jpeg_quality, config.limits, config.jpeg_scaling)
     shards = [
         shard_of(source.items[start : start + SHARD_RECORDS], encoding)
         for source in sources

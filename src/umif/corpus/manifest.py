@@ -34,6 +34,9 @@ class PrepareConfig(Config):
 
     shorter_side: int = Field(256, ge=16, le=4096, description="Shorter side of the stored picture, pixels")
     jpeg_quality: int = Field(95, ge=50, le=100, description="Quality of the stored JPEG")
+    jpeg_scaling: bool = Field(
+        False, description="Decode large JPEGs at a half, quarter or eighth: quicker, and not the same pixels"
+    )
     splits: Literal["official", "patients"] = Field(
         "official",
         description="official: datasets' own test and validation images stay such; patients: the hash places everyone",

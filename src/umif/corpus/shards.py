@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 # Large enough that a shard costs more than its bookkeeping, small enough that a kill loses seconds.
 SHARD_RECORDS = 256
 # Staged images have no split yet (it needs all hashes), and carry the stored picture's hash for the fingerprint.
-STAGED_IMAGES = pa.schema([field for field in IMAGES if field.name != "split"]).append(
+STAGED_IMAGES = pa.schema([column for column in IMAGES if column.name != "split"]).append(
     pa.field("jpeg_sha256", pa.string(), nullable=False)
 )
 # `image_row` counts from the shard's first image here.
-STAGED_PAIRS = pa.schema([field for field in PAIRS if field.name != "split"])
+STAGED_PAIRS = pa.schema([column for column in PAIRS if column.name != "split"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,8 @@ class Encoding:
     shorter_side: int
     jpeg_quality: int
     limits: DecodeLimits
+    # Not in `repr`, so that shards made without it keep their keys.
+    jpeg_scaling: bool = field(default=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,8 @@ class Shard:
 def shard_of(items: Sequence[Item], encoding: Encoding) -> Shard:
     """Return the shard of `items`, keyed by the settings, the records, and the size and time of each file."""
     digest = hashlib.sha256(repr((FORMAT, encoding)).encode())
+    if encoding.jpeg_scaling:
+        digest.update(b"jpeg_scaling")
     for item in items:
         masks = [region.mask_path for region in item.record.regions if region.mask_path is not None]
         stats = [_file_state(item.root / path) for path in (item.record.image, *masks)]
@@ -183,14 +187,25 @@ def _read_bounded(file: Path, max_bytes: int) -> bytes:
     return file.read_bytes()
 
 
+def small_jpeg(data: bytes, name: str, encoding: Encoding) -> tuple[bytes, tuple[int, int], tuple[int, int]]:
+    """Return a file's bytes as the JPEG that is stored, and its size (height, width) before and after.
+
+    Raises:
+        ImageError: it is no readable, whole picture; errors call it `name`.
+    """
+    side = encoding.shorter_side
+    image = decode(data, name=name, limits=encoding.limits, shorter_side=side if encoding.jpeg_scaling else None)
+    small = resize_shorter_side(image.pixels, side)
+    height, width = image.full_size or image.pixels.shape
+    return encode_jpeg(small, encoding.jpeg_quality), (height, width), (small.shape[0], small.shape[1])
+
+
 def _image_row(item: Item, encoding: Encoding) -> tuple[dict[str, Any], tuple[int, int], tuple[int, int]]:
     """Return the image's row and its size (height, width) before and after it was made smaller."""
     record = item.record
     data = _read_bounded(item.root / record.image, encoding.limits.max_bytes)
-    pixels = decode(data, name=record.image.as_posix(), limits=encoding.limits).pixels
-    small = resize_shorter_side(pixels, encoding.shorter_side)
-    jpeg = encode_jpeg(small, encoding.jpeg_quality)
-    original, stored = (pixels.shape[0], pixels.shape[1]), (small.shape[0], small.shape[1])
+    name = record.image.as_posix()
+    jpeg, original, stored = small_jpeg(data, name, encoding)
     row = {
         "image": item.image,
         "dataset": item.dataset,

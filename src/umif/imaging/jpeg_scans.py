@@ -65,8 +65,8 @@ def _units(header: JpegHeader, components: bytes) -> int:
     return -(-header.width // (8 * widest)) * -(-header.height // (8 * tallest))
 
 
-def decode_whole(data: bytes, header: JpegHeader, attempt: Attempt) -> Image.Image:
-    """Decode a JPEG and return it only if all of it was there.
+def decode_whole(data: bytes, header: JpegHeader, attempt: Attempt, scale: int = 1) -> Image.Image:
+    """Decode a JPEG, at 1/`scale` of its size (1, 2, 4 or 8), and return it only if all of it was there.
 
     Raises:
         ImageError: `truncated`.
@@ -74,13 +74,13 @@ def decode_whole(data: bytes, header: JpegHeader, attempt: Attempt) -> Image.Ima
     _check_bands(header, attempt)
     _check_restarts(data, header, attempt)
     if len(header.scans) > 1:
-        image = _decode(TimedBytes(data, attempt))
-        if _decode(TimedBytes(_with_noise(data, header), attempt)).tobytes() != image.tobytes():
+        image = _decode(TimedBytes(data, attempt), scale)
+        if _decode(TimedBytes(_with_noise(data, header), attempt), scale).tobytes() != image.tobytes():
             raise _lacking(attempt)
         return image
     end = header.scans[0].end
     source = _PausedBytes(data[:end] + _NOISE[:_AHEAD] + data[end:], end + _AHEAD, attempt)
-    image = Image.open(source, formats=("JPEG",))
+    image = _opened(source, scale)
     source.image = image
     image.load()
     # A decoder that has its last row may stop without asking for the end.
@@ -89,9 +89,16 @@ def decode_whole(data: bytes, header: JpegHeader, attempt: Attempt) -> Image.Ima
     return image
 
 
-def _decode(source: TimedBytes) -> Image.Image:
-    image = Image.open(source, formats=("JPEG",))
+def _decode(source: TimedBytes, scale: int) -> Image.Image:
+    image = _opened(source, scale)
     image.load()
+    return image
+
+
+def _opened(source: TimedBytes, scale: int) -> Image.Image:
+    image = Image.open(source, formats=("JPEG",))
+    if scale > 1:
+        image.draft(None, (image.width // scale, image.height // scale))
     return image
 
 

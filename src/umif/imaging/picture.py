@@ -53,12 +53,14 @@ class GreyImage:
         bits: Bits per sample that the source says it holds.
         source_format: What the bytes were.
         photometric: The source's own word for its samples (`MONOCHROME1`, `L`, `RGB`, …); `pixels` are grey anyway.
+        full_size: (H, W) of the upright source, where `pixels` were decoded at a smaller scale; else `None`.
     """
 
     pixels: npt.NDArray[np.uint8]
     bits: int
     source_format: SourceFormat
     photometric: str
+    full_size: tuple[int, int] | None = None
 
     def float01(self) -> npt.NDArray[np.float32]:
         """Return the picture as float32 in [0, 1], (H, W)."""

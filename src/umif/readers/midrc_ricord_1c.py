@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from umif.config import register
 from umif.errors import LayoutError, TableError
 from umif.readers.base import Card, Finding, LabelState, Reader, Record
+from umif.readers.dicom_header import hash_identifier, read_dicom_header
 from umif.readers.folders import pictures
 from umif.readers.patients import parse_age, parse_sex
-from umif.readers.rsna_pneumonia import read_dicom_header
 from umif.readers.tables import read_json
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ class MidrcRicord1c(Reader):
 
     Six studies in ten have readers who disagree. Where the adjudication group has judged, its label holds; else the
     one that more than half of the reader groups gave; else each label that was given is uncertain. Of the four
-    appearances those not chosen are absent. The patient is the header's `PatientID`, as in COVIDx's file names.
+    appearances those not chosen are absent. The patient is the folder's name, which COVIDx's file names hold too, else
+    the header's `PatientID`, hashed; the study is the header's, hashed.
     """
 
     card: ClassVar[Card] = Card(
@@ -101,9 +102,10 @@ class MidrcRicord1c(Reader):
         folder = next(
             (part for part in path.relative_to(self.root).parts if part.upper().startswith(f"{COLLECTION}-")), ""
         )
-        patient = header["PatientID"] or folder
-        if folder and patient != folder:
-            what = f"PatientID is {patient!r} in the folder {folder!r}"
+        # The collection's own number of a patient, by which other datasets name its images too, so it is no secret.
+        patient = folder or header["PatientID"]
+        if folder and header["PatientID"] not in ("", hash_identifier(folder)):
+            what = f"PatientID is another than the folder {folder!r} says"
             raise LayoutError(what, where=path, fix="expected one folder a patient, named by its PatientID")
         votes = export.votes.get(header["StudyInstanceUID"])
         if votes is None:
@@ -188,7 +190,7 @@ def _read_votes(data: Any, labels: dict[str, tuple[str, str]], path: Path) -> di
             if key not in labels:
                 raise TableError(f"the label {key!r:.40} is in no group", where=f"{path}: annotation {number}")
             group, name = labels[key]
-            votes[study][group].add(name)
+            votes[hash_identifier(study)][group].add(name)  # as the header's comes
     return votes
 
 

@@ -12,9 +12,9 @@ from umif.config import register
 from umif.errors import LayoutError
 from umif.readers.base import Card, Finding, Reader, Record, Text
 from umif.readers.chexpert import FINDINGS, parse_states
+from umif.readers.dicom_header import read_dicom_header
 from umif.readers.mimic_files import COPY, DICOM_ID, FILES, STUDY, SUBJECT, Reports, find_table, release, walk_pictures
 from umif.readers.mimic_sections import describe_study
-from umif.readers.rsna_pneumonia import read_dicom_header
 from umif.readers.tables import read_table
 
 if TYPE_CHECKING:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from typing import TYPE_CHECKING, ClassVar
 
 from umif.config import register
 from umif.errors import TableError
 from umif.readers.base import Card, Finding, LabelState, Reader, Record, Region
+from umif.readers.dicom_header import read_dicom_header
 from umif.readers.folders import pictures, relative_name
 from umif.readers.nih_chestxray14 import NAMESPACE as NIH
 from umif.readers.nih_chestxray14 import patient_key
@@ -35,7 +35,6 @@ _STATES = {
     NOT_NORMAL: ((OPACITY, LabelState.ABSENT), (NORMAL, LabelState.ABSENT)),
     NORMAL: ((NORMAL, LabelState.PRESENT), (OPACITY, LabelState.ABSENT)),
 }
-_DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
 @register("reader", "rsna-pneumonia")
@@ -225,23 +224,3 @@ def _read_mapping(path: Path) -> Iterator[tuple[str, str, str]]:
             raise TableError("has no 'img_id' or 'subset_img_id'", where=where)
         if key:  # NIH images outside the challenge have none
             yield key, image, where
-
-
-def read_dicom_header(path: Path, keywords: tuple[str, ...]) -> dict[str, str] | None:
-    """Return the named elements of a DICOM file as text; `None` if its header cannot be read.
-
-    Only the header up to the pixels is read. A deflated file would have to be inflated whole, and without a bound,
-    so it counts as not readable.
-    """
-    import pydicom
-    from pydicom.filereader import read_file_meta_info
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            if str(read_file_meta_info(path).get("TransferSyntaxUID", "")) == _DEFLATED:
-                return None
-            dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(keywords))
-            return {keyword: str(dataset.get(keyword) or "") for keyword in keywords}
-        except Exception:  # pydicom lets through whatever its parser meets in damaged bytes
-            return None

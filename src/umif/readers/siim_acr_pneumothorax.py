@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from umif.config import register
 from umif.readers.base import Card, Finding, LabelState, Reader, Record, Region
+from umif.readers.dicom_header import read_dicom_header
 from umif.readers.folders import pictures
 from umif.readers.patients import parse_age, parse_sex
-from umif.readers.rsna_pneumonia import read_dicom_header
 from umif.readers.tables import read_table
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class SiimAcrPneumothorax(Reader):
 
     The masks are runs down the columns of 1024 × 1024 pixels, each start counted from the end of the run before. An
     image has one row per drawn pneumothorax; the rows are merged into one region. `-1` is no pneumothorax, which is
-    a negative. The patient's key is the DICOM header's; NIH's own patients are not known.
+    a negative. Patient and study are the DICOM header's, hashed; NIH's own patients are not known.
     """
 
     card: ClassVar[Card] = Card(

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 from umif.config import register
 from umif.errors import TableError
 from umif.readers.base import Card, Finding, LabelState, Reader, Record, Region
+from umif.readers.dicom_header import read_dicom_header
 from umif.readers.folders import pictures
 from umif.readers.patients import parse_age, parse_sex
-from umif.readers.rsna_pneumonia import read_dicom_header
 from umif.readers.tables import read_table
 
 if TYPE_CHECKING:

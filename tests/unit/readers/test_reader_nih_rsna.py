@@ -9,8 +9,9 @@ import pytest
 
 from umif.errors import LayoutError, TableError
 from umif.readers.base import LabelState, Record, Region
+from umif.readers.dicom_header import read_dicom_header
 from umif.readers.nih_chestxray14 import NihChestxray14, patient_key
-from umif.readers.rsna_pneumonia import CLASSES, HEADERS, LABELS, MAPPING, MATCH, RsnaPneumonia, read_dicom_header
+from umif.readers.rsna_pneumonia import CLASSES, HEADERS, LABELS, MAPPING, MATCH, RsnaPneumonia
 
 if TYPE_CHECKING:
     from pathlib import Path
