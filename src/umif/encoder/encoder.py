@@ -106,6 +106,11 @@ class Encoder:
         return self.config.image_size
 
     @property
+    def folder(self) -> Path | None:
+        """The model's folder, below whose `results` a task may put pictures; `None` of an encoder in memory."""
+        return None if self._cache_folder is None else self._cache_folder.parent
+
+    @property
     def weights_sha256(self) -> str:
         """SHA-256 over names, shapes and values of all weights, hexadecimal."""
         if self._sha256 is None:

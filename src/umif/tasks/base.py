@@ -56,7 +56,8 @@ class TaskOptions:
 
     `labels` are percentages; `baselines` turns random initialisation and pixels on; `seed` draws label subsets.
     `problems` names some of a task's problems, empty = all that the data can carry; `block` is the block (1-based)
-    whose patches are pooled, `None` = the task's own choice; `progress` shows a bar on standard error after 2 s.
+    whose patches are pooled, `None` = the task's own choice; `progress` shows a bar on standard error after 2 s; `full`
+    trains heads on all images and for as long as papers do, rather than within about a minute.
     """
 
     labels: tuple[float, ...] = (100.0,)
@@ -66,6 +67,7 @@ class TaskOptions:
     bootstrap: int = 1000
     block: int | None = None
     progress: bool = True
+    full: bool = False
 
 
 class Task(ABC):

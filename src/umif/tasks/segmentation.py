@@ -1,0 +1,280 @@
+"""Segmentation: a U-Net-like decoder on the frozen patches of several blocks → Dice with its interval.
+
+Patches are extracted once per encoder. Each problem's decoder is trained on the corpus's train patients (all of them,
+and shares of their labels), its best state chosen on val patients, and its test patients are scored once.
+
+Source: the segmentation of GLoRIA, MGCA and Med-UniC (docs/tasks.md tells where this differs).
+Differs: patients instead of rows; one decoder for all classes of a problem; a share of images unless `full`; the Dice
+    of images that have something, and what a drawing that knows no image reaches, stand beside the published mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from umif.config import register
+from umif.corpus.progress import stages
+from umif.rng import keyed_rng
+from umif.tasks.base import Result, Task
+from umif.tasks.dense import dense_variants
+from umif.tasks.head_training import HeadTraining
+from umif.tasks.image_values import TestSet, Valued, compare_values, macro_mean_interval
+from umif.tasks.problems import ids_sha256
+from umif.tasks.segmentation_cases import SIDE, DrawnMasks, chosen_mask_cases
+from umif.tasks.segmentation_fit import (
+    THRESHOLD,
+    TOLERANCE,
+    Measured,
+    SegmentationSettings,
+    always,
+    drawn_down,
+    fit_decoder,
+    mean_mask,
+    measure,
+    predicted,
+)
+from umif.tasks.segmentation_sheet import choose_cases, draw_sheet, write_sheet
+from umif.tasks.subsets import label_subset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from umif.corpus import Corpus
+    from umif.encoder import Encoder
+    from umif.tasks.base import TaskOptions
+    from umif.tasks.segmentation_cases import MaskCases
+
+    Progress = Callable[[str, int, int], None]
+
+PROTOCOL = (
+    f"frozen patches of several blocks, U-Net-like decoder; trained on train, best state on val, test scored once; by "
+    f"patient; masks on {SIDE} × {SIDE}, threshold 0.5"
+)
+TASK = "segmentation"
+MEAN_MASK, NOTHING = "mean mask", "nothing"
+DICE, DICE_THERE, IOU = "Dice", "Dice where present", "IoU"
+OUTLINES = f"outlines within {TOLERANCE:g} px"
+
+# About a minute on two cores for a small encoder, its baselines and three shares of the labels.
+QUICK = SegmentationSettings(
+    training=HeadTraining(steps=200, batch=16, lr=2e-3, weight_decay=0.01, validate_every=40, patience=3),
+    train_images=640,
+    val_images=160,
+)
+FULL = SegmentationSettings(
+    training=HeadTraining(steps=12_000, batch=16, lr=5e-4, weight_decay=0.05, validate_every=300, patience=10)
+)
+# The decoder and the loss that published comparisons of this field train on a ViT.
+PAPER = SegmentationSettings(
+    decoder="setr",
+    blocks=1,
+    loss="focal-dice",
+    training=HeadTraining(steps=12_000, batch=8, lr=5e-4, weight_decay=0.05, validate_every=300, patience=10),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is trained on and chosen on at one share of the labels: positions within the cases."""
+
+    cases: MaskCases
+    share: float
+    labelled: NDArray[np.int64]
+    train: NDArray[np.int64]
+    val: NDArray[np.int64]
+
+    @property
+    def used(self) -> NDArray[np.int64]:
+        """Positions of all images that are looked at."""
+        return np.unique(np.concatenate([self.train, self.val, self.cases.of("test")]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """What one encoder's decoder, or no encoder at all, reached on the test images."""
+
+    encoder: str
+    baseline: bool
+    measured: Measured
+    extra: dict[str, Any]
+
+
+@register("task", TASK)
+class Segmentation(Task):
+    """Patches of several blocks → U-Net-like decoder → Dice with a 95 % patient-bootstrap interval."""
+
+    summary: ClassVar[str] = "masks on frozen features"
+
+    def __init__(self, settings: SegmentationSettings | None = None) -> None:
+        """Take other settings than those that `TaskOptions.full` chooses between."""
+        self.settings = settings
+
+    def run(self, encoder: Encoder, corpus: Corpus, options: TaskOptions) -> Sequence[Result]:
+        """Evaluate every problem at every share of the labels; rows by problem, share, metric, then encoder.
+
+        Raises:
+            TaskError: a problem that was named cannot be carried by the corpus, or none can.
+        """
+        settings = self.settings or (FULL if options.full else QUICK)
+        problems = [
+            [_plan(cases, share, settings, options.seed) for share in options.labels]
+            for cases in chosen_mask_cases(corpus, options.problems)
+        ]
+        results: list[Result] = []
+        with stages(options.progress) as progress:
+            for plans in problems:
+                results += _run_problem(plans, encoder, corpus, settings, options, progress)
+        return results
+
+
+def _plan(cases: MaskCases, share: float, settings: SegmentationSettings, seed: int) -> _Plan:
+    train = cases.of("train")
+    labelled = train[label_subset(cases.patients_N[train], cases.states_NF[train], share, seed)]
+    return _Plan(
+        cases,
+        share,
+        labelled,
+        drawn_down(cases, labelled, settings.train_images, seed),
+        drawn_down(cases, cases.of("val"), settings.val_images, seed),
+    )
+
+
+def _run_problem(
+    plans: Sequence[_Plan],
+    encoder: Encoder,
+    corpus: Corpus,
+    settings: SegmentationSettings,
+    options: TaskOptions,
+    progress: Progress,
+) -> list[Result]:
+    """Rows of one problem: of every share of the labels, every metric, every encoder."""
+    cases, name = plans[0].cases, plans[0].cases.problem.name
+    used = np.unique(np.concatenate([plan.used for plan in plans]))
+    test = cases.of("test")
+    masks = DrawnMasks(corpus, cases, used, lambda done, total: progress(f"masks: {name}", done, total))
+    reached: list[list[_Reached]] = [[] for _ in plans]
+    sheet: str | None = None
+    for variant in dense_variants(encoder, corpus, options, settings.blocks):
+
+        def extracted(done: int, total: int, what: str = f"features: {variant.encoder}") -> None:
+            progress(what, done, total)
+
+        features = variant.extract(cases.rows_N[used], extracted)
+        for plan, ones in zip(plans, reached, strict=True):
+            what = f"{name}, {plan.share:g} %: {variant.encoder}"
+            decoder, extra = fit_decoder(
+                cases,
+                masks,
+                plan.train,
+                plan.val,
+                features,
+                settings,
+                options.seed,
+                encoder.device,
+                lambda done, total, what=what: progress(what, done, total),  # type: ignore[misc]
+            )
+            draw = predicted(decoder, cases, features, encoder.device)
+            measured = measure(cases, masks, test, draw)
+            ones.append(_Reached(variant.encoder, variant.baseline, measured, {**variant.extra, **extra}))
+            if not variant.baseline and plan.share == max(options.labels):
+                sheet = _sheet(plan, encoder, corpus, masks, draw, measured, options.seed)
+    results = []
+    for plan, ones in zip(plans, reached, strict=True):
+        if options.baselines:
+            ones += _imageless(plan, masks)
+        results += _rows(plan, ones, sheet if plan.share == max(options.labels) else None, options)
+    return results
+
+
+def _imageless(plan: _Plan, masks: DrawnMasks) -> list[_Reached]:
+    """What is reached without a look at the image: by the mean mask, and, where some have nothing, by no drawing."""
+    cases, test = plan.cases, plan.cases.of("test")
+    mean_FSS = mean_mask(cases, masks, plan.train, plan.val)
+    found = [_Reached(MEAN_MASK, True, measure(cases, masks, test, always(mean_FSS)), {})]
+    if (cases.states_NF[test] == 0).any():
+        empty_FSS = np.zeros_like(mean_FSS)
+        found.append(_Reached(NOTHING, True, measure(cases, masks, test, always(empty_FSS)), {}))
+    return found
+
+
+def _rows(plan: _Plan, ones: Sequence[_Reached], sheet: str | None, options: TaskOptions) -> list[Result]:
+    cases = plan.cases
+    test = cases.of("test")
+    about = TestSet(cases.problem.name, cases.data, cases.classes, cases.images_N[test], cases.patients_N[test])
+    metrics: dict[str, Callable[[Measured], NDArray[np.float64]]] = {DICE: lambda one: one.dice}
+    if (cases.states_NF[test] == 0).any():
+        metrics[DICE_THERE] = lambda one: one.dice_there
+    metrics |= {IOU: lambda one: one.iou, OUTLINES: lambda one: one.within}
+    counts = _counts(plan, options.seed)
+    results = []
+    for metric, values in metrics.items():
+        valued = []
+        for one in ones:
+            extra = {**counts, **one.extra}
+            if metric == OUTLINES:
+                extra |= _distances(one.measured, cases.patients_N[test].tolist(), options)
+            if sheet is not None and not one.baseline:
+                extra["sheet"] = sheet
+            valued.append(Valued(one.encoder, one.baseline, values(one.measured), extra))
+        results += compare_values(TASK, PROTOCOL, plan.share, metric, about, valued, options)
+    return results
+
+
+def _counts(plan: _Plan, seed: int) -> dict[str, Any]:
+    """Return what all rows of one share tell of the images."""
+    cases, test = plan.cases, plan.cases.of("test")
+    patients = np.unique(cases.patients_N[plan.labelled])
+    return {
+        "threshold": THRESHOLD,
+        "grid": SIDE,
+        "n_train_images": len(plan.train),
+        "n_train_images_with_regions": int((cases.states_NF[plan.train] == 1).any(axis=1).sum()),
+        "n_labelled_images": len(plan.labelled),
+        "n_train_patients": len(np.unique(cases.patients_N[plan.train])),
+        "label_patients_sha256": ids_sha256(patients),
+        "n_val_images": len(plan.val),
+        "n_test_drawn": dict(zip(cases.classes, (cases.states_NF[test] == 1).sum(axis=0).tolist(), strict=True)),
+        "n_test_absent": dict(zip(cases.classes, (cases.states_NF[test] == 0).sum(axis=0).tolist(), strict=True)),
+        "seed": seed,
+    }
+
+
+def _distances(measured: Measured, patients: list[str], options: TaskOptions) -> dict[str, Any]:
+    """Mean distance of the outlines and the 95th percentile, with intervals; lower is better, so they are no rows."""
+    found = {}
+    for name, values_NF in (("mean_distance_px", measured.distance), ("hd95_px", measured.hd95)):
+        estimate = macro_mean_interval(values_NF, patients, replicates=options.bootstrap, seed=options.seed)
+        found[name] = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+    return found
+
+
+def _sheet(
+    plan: _Plan,
+    encoder: Encoder,
+    corpus: Corpus,
+    masks: DrawnMasks,
+    draw: Callable[[NDArray[np.int64]], NDArray[np.bool_]],
+    measured: Measured,
+    seed: int,
+) -> str | None:
+    """Write a picture of some test cases beside the results; return its path within the model's folder."""
+    if encoder.folder is None:
+        return None
+    cases, test = plan.cases, plan.cases.of("test")
+    chosen = choose_cases(np.any(measured.there, axis=1), keyed_rng(seed, "segmentation sheet"))
+    positions = test[chosen]
+    sheet = draw_sheet(
+        corpus.take_jpegs(cases.rows_N[positions]),
+        masks.take(positions),
+        draw(positions),
+        measured.dice[chosen],
+        cases.classes,
+    )
+    path = f"results/sheets/{TASK}-{cases.problem.name}.png"
+    write_sheet(encoder.folder / path, sheet)
+    return path
