@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class TestSet:
+class ImageSet:
     """The images that all encoders are tested on.
 
     Attributes:
@@ -120,7 +120,7 @@ def compare_values(
     protocol: str,
     labels: float,
     metric: str,
-    test: TestSet,
+    test: ImageSet,
     valued: Sequence[Valued],
     options: TaskOptions,
 ) -> list[Result]:

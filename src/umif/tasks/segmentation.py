@@ -21,7 +21,7 @@ from umif.rng import keyed_rng
 from umif.tasks.base import Result, Task
 from umif.tasks.dense import dense_variants
 from umif.tasks.head_training import HeadTraining
-from umif.tasks.image_values import TestSet, Valued, compare_values, macro_mean_interval
+from umif.tasks.image_values import ImageSet, Valued, compare_values, macro_mean_interval
 from umif.tasks.problems import ids_sha256
 from umif.tasks.segmentation_cases import SIDE, DrawnMasks, chosen_mask_cases
 from umif.tasks.segmentation_fit import (
@@ -205,7 +205,7 @@ def _imageless(plan: _Plan, masks: DrawnMasks) -> list[_Reached]:
 def _rows(plan: _Plan, ones: Sequence[_Reached], sheet: str | None, options: TaskOptions) -> list[Result]:
     cases = plan.cases
     test = cases.of("test")
-    about = TestSet(cases.problem.name, cases.data, cases.classes, cases.images_N[test], cases.patients_N[test])
+    about = ImageSet(cases.problem.name, cases.data, cases.classes, cases.images_N[test], cases.patients_N[test])
     metrics: dict[str, Callable[[Measured], NDArray[np.float64]]] = {DICE: lambda one: one.dice}
     if (cases.states_NF[test] == 0).any():
         metrics[DICE_THERE] = lambda one: one.dice_there

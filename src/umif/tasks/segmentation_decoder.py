@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 DecoderName = Literal["unetr", "setr"]
 LossName = Literal["bce-dice", "focal-dice"]
-_GROUP = 8
+_LEAST_CHANNELS = 16
+# Before anything is learned, little is drawn.
+_FIRST_LOGIT = -2.0
 _SETR_CHANNELS = (512, 256, 128, 64)
 
 
@@ -44,13 +46,16 @@ class Standardise(nn.Module):
 
 
 class _Mix(nn.Sequential):
-    """3 × 3 convolution, norm, activation; group norm, since batches may be a few images."""
+    """3 × 3 convolution, norm, activation.
+
+    Batch norm: a norm over each image's own map would take away what the image as a whole says of a finding.
+    """
 
     def __init__(self, channels_in: int, channels: int) -> None:
         super().__init__(
             nn.Conv2d(channels_in, channels, 3, padding=1, bias=False),
-            nn.GroupNorm(max(1, channels // _GROUP), channels),
-            nn.GELU(),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
         )
 
 
@@ -73,7 +78,7 @@ class Unetr(nn.Module):
         super().__init__()
         self.grid = grid
         self.standardise = Standardise(blocks, width)
-        widths = [max(_GROUP, channels // 2**step) for step in range(doublings + 1)]
+        widths = [max(_LEAST_CHANNELS, channels // 2**step) for step in range(doublings + 1)]
         # Deepest block first; where blocks run out, the shallowest serves again.
         self._order = [max(blocks - 1 - step, 0) for step in range(doublings + 1)]
         self.skips = nn.ModuleList(nn.Linear(width, one * 4**step) for step, one in enumerate(widths))
@@ -82,6 +87,7 @@ class Unetr(nn.Module):
             nn.Sequential(_Mix(first, one), _Mix(one, one)) for first, one in zip(joined, widths, strict=True)
         )
         self.logits = nn.Conv2d(widths[-1], classes, 1)
+        nn.init.constant_(self.logits.bias, _FIRST_LOGIT)
 
     def forward(self, features_NKPD: Tensor) -> Tensor:
         """Return logits; see the class for shapes."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 
 from umif.config import Config
+from umif.rng import keyed_rng
 from umif.tasks.head_training import HeadTraining, train_head
 from umif.tasks.metrics import UNKNOWN
 from umif.tasks.segmentation_cases import SIDE
@@ -122,18 +123,22 @@ def fit_decoder(
     decoder.standardise.fit(features.take(cases.rows_N[train[:_STATISTICS_IMAGES]]))
     decoder.to(device)
 
-    def loss(batch: NDArray[np.int64], _: np.random.Generator) -> Tensor:
-        positions = train[batch]
+    def loss_on(positions: NDArray[np.int64]) -> Tensor:
         logits_NFhw: Tensor = decoder(features.take(cases.rows_N[positions]).to(device))
         covered_NFhw = torch.from_numpy(masks.covered(positions, *logits_NFhw.shape[2:])).to(device)
         known_NF = torch.from_numpy(cases.states_NF[positions] != UNKNOWN).to(device)
         return mask_loss(settings.loss, logits_NFhw, covered_NFhw, known_NF)
 
     def validate() -> float:
-        values_NF = _dice(cases, masks, val, predicted(decoder, cases, features, device))
-        return float(np.nanmean([np.nanmean(column) for column in values_NF.T if not np.isnan(column).all()]))
+        # Not the Dice of each image: where most images show nothing, a decoder that draws nothing has the best one.
+        losses = [float(loss_on(batch)) * len(batch) for batch in _batches(mixed_val)]
+        return -sum(losses) / len(mixed_val)
 
-    trained = train_head(decoder, len(train), loss, validate, settings.training, seed, progress)
+    # In one order for all states, so that no batch holds one patient or one finding only.
+    mixed_val = keyed_rng(seed, "segmentation val").permutation(val)
+    trained = train_head(
+        decoder, len(train), lambda batch, _: loss_on(train[batch]), validate, settings.training, seed, progress
+    )
     with torch.no_grad():
         size = decoder(features.take(cases.rows_N[train[:1]]).to(device)).shape[2:]
     return decoder, {
@@ -141,7 +146,7 @@ def fit_decoder(
         "logits": list(size),
         "steps": trained.steps,
         "best_step": trained.best_step,
-        "val_dice": trained.best,
+        "val_loss": -trained.best,
     }
 
 
@@ -200,17 +205,6 @@ def measure(cases: MaskCases, masks: DrawnMasks, positions: NDArray[np.int64], d
         dice_NF[unknown_NF] = iou_NF[unknown_NF] = np.nan
         parts.append([dice_NF, iou_NF, *np.moveaxis(outlines_NF3, -1, 0), there_NF])
     return Measured(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
-def _dice(cases: MaskCases, masks: DrawnMasks, positions: NDArray[np.int64], draw: Draw) -> NDArray[np.float64]:
-    """Dice of each image and class, NaN where the class is unknown. Shape (N, F)."""
-    parts = []
-    for batch in _batches(positions):
-        true_NFSS = masks.take(batch)
-        dice_NF = _overlaps(draw(batch), true_NFSS)[0].reshape(true_NFSS.shape[:2])
-        dice_NF[cases.states_NF[batch] == UNKNOWN] = np.nan
-        parts.append(dice_NF)
-    return np.concatenate(parts)
 
 
 def _overlaps(drawn_NFSS: Masks, true_NFSS: Masks) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
