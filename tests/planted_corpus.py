@@ -11,7 +11,7 @@ import numpy as np
 
 from umif.config import REGISTRY
 from umif.corpus import Corpus, PrepareConfig, prepare
-from umif.readers.base import Card, Finding, LabelState, Reader, Record, Text
+from umif.readers.base import Card, Finding, LabelState, Reader, Record, Region, Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 VISIBLE, INVISIBLE = "Edema", "Pneumothorax"
+PATCH = (6, 4, 24, 22)  # x, y, width, height of what is visible, pixels
 
 
 def draw_film(rng: np.random.Generator, *, visible: bool) -> NDArray[np.uint8]:
     """Noise on grey; a bright patch in the upper left corner where the finding is there."""
     film = rng.normal(110, 12, (48, 64))
     if visible:
-        film[4:26, 6:30] += 70
+        left, top, width, height = PATCH
+        film[top : top + height, left : left + width] += 70
     return np.clip(film, 0, 255).astype(np.uint8)
 
 
@@ -48,7 +50,9 @@ def write_films(root: Path, patients: int = 150, seed: int = 0) -> Path:
 class PlantedFilms(Reader):
     """Reads what `write_films` wrote."""
 
-    card: ClassVar[Card] = Card(licence="none needed: drawn", citation=None, images=None, kinds=("class", "report"))
+    card: ClassVar[Card] = Card(
+        licence="none needed: drawn", citation=None, images=None, kinds=("class", "report", "segment")
+    )
 
     def records(self) -> Iterator[Record]:
         """Yield the films in order."""
@@ -61,6 +65,7 @@ class PlantedFilms(Reader):
                 patient=row["patient"],
                 view="PA" if number % 2 else "AP",
                 findings=tuple(Finding(name, state) for name, state in findings),
+                regions=(Region(VISIBLE, "box", box=PATCH),) if row["findings"][0] else (),
                 texts=(Text("report", "Edema." if row["findings"][0] else "No edema.", "template"),),
             )
 

@@ -29,7 +29,7 @@ def test_weights_follow_from_the_seed_and_the_callers_state_is_left_alone() -> N
 
 
 @pytest.mark.parametrize("decoder", [Unetr(3, 16, (4, 4), 1), Setr(3, 16, (4, 4), 1)])
-def test_what_changes_in_a_corner_changes_the_drawing_there_most(decoder: torch.nn.Module) -> None:
+def test_what_changes_in_a_corner_changes_the_drawing_there(decoder: torch.nn.Module) -> None:
     decoder.eval()
     features = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     changed = features.clone()
@@ -38,7 +38,8 @@ def test_what_changes_in_a_corner_changes_the_drawing_there_most(decoder: torch.
         difference = (decoder(changed) - decoder(features)).abs()[0, 0]
     size = len(difference) // 4
     cells = difference.unfold(0, size, size).unfold(1, size, size).mean(dim=(2, 3))
-    assert int(cells.argmax()) == 3
+    # More than in the corner across, where a grid turned over would put it.
+    assert cells[0, 3] > 2 * cells[3, 0]
 
 
 def test_every_block_that_a_unetr_reads_counts() -> None:
@@ -101,4 +102,4 @@ def test_what_is_unknown_does_not_count(name: str) -> None:
     changed = torch.where(known[:, :, None, None], covered, 1 - covered)
     assert mask_loss(name, logits, changed, known) == whole  # type: ignore[arg-type]
     nothing = mask_loss(name, logits, covered, torch.zeros_like(known))  # type: ignore[arg-type]
-    assert float(nothing) == 0.0
+    assert float(nothing.detach()) == 0.0
