@@ -48,10 +48,16 @@ def encoder() -> Encoder:
     return Encoder.of_model(build_model(config, seed=7), tokenizer=tokenizer, shorter_side=40, device="cpu")
 
 
-@pytest.fixture(params=TASKS)
+@pytest.fixture(params=TASKS, scope="module")
 def task(request: pytest.FixtureRequest) -> Task:
     made: Task = REGISTRY.get("task", request.param)()
     return made
+
+
+@pytest.fixture(scope="module")
+def rows(task: Task, encoder: Encoder, corpus: Corpus) -> list[Result]:
+    """Taken once for all looks at them: some tasks train for a while."""
+    return list(task.run(encoder, corpus, OPTIONS))
 
 
 def test_a_task_says_what_it_is(task: Task) -> None:
@@ -61,15 +67,14 @@ def test_a_task_says_what_it_is(task: Task) -> None:
 
 
 def test_rows_are_the_same_every_time_and_no_global_state_is_touched(
-    task: Task, encoder: Encoder, corpus: Corpus
+    task: Task, encoder: Encoder, corpus: Corpus, rows: list[Result]
 ) -> None:
     np.random.seed(5)  # noqa: NPY002 - the global state is what is watched
     torch.manual_seed(5)
     before = np.random.get_state()[1].copy(), torch.get_rng_state()  # type: ignore[index] # noqa: NPY002
     weights = encoder.weights_sha256
-    first = task.run(encoder, corpus, OPTIONS)
     again = task.run(encoder, corpus, OPTIONS)
-    assert list(first) == list(again)
+    assert rows == list(again)
     assert np.array_equal(np.random.get_state()[1], before[0])  # type: ignore[index] # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), before[1])
     assert torch.is_grad_enabled()
@@ -77,8 +82,7 @@ def test_rows_are_the_same_every_time_and_no_global_state_is_touched(
     assert fresh.weights_sha256 == weights
 
 
-def test_rows_hold_what_scripts_read(task: Task, encoder: Encoder, corpus: Corpus) -> None:
-    rows = task.run(encoder, corpus, OPTIONS)
+def test_rows_hold_what_scripts_read(rows: list[Result]) -> None:
     assert rows
     assert set(KEYS) <= {field.name for field in fields(Result)}
     for row in rows:
@@ -92,8 +96,7 @@ def test_rows_hold_what_scripts_read(task: Task, encoder: Encoder, corpus: Corpu
         assert 0 <= row.labels <= 100
 
 
-def test_a_baseline_stands_beside_every_row_on_the_same_test_set(task: Task, encoder: Encoder, corpus: Corpus) -> None:
-    rows = task.run(encoder, corpus, OPTIONS)
+def test_a_baseline_stands_beside_every_row_on_the_same_test_set(rows: list[Result]) -> None:
     groups: dict[Any, list[Result]] = {}
     for row in rows:
         groups.setdefault((row.data, row.protocol, row.labels, row.metric), []).append(row)
@@ -103,10 +106,10 @@ def test_a_baseline_stands_beside_every_row_on_the_same_test_set(task: Task, enc
         assert len({row.encoder for row in group}) == len(group)
 
 
-def test_test_patients_are_those_of_the_corpus(task: Task, encoder: Encoder, corpus: Corpus) -> None:
+def test_test_patients_are_those_of_the_corpus(rows: list[Result], corpus: Corpus) -> None:
     table = corpus.images_table(["patient", "split"]).to_pylist()
     test = {row["patient"] for row in table if row["split"] == "test"}
-    assert all(row.n_patients <= len(test) for row in task.run(encoder, corpus, OPTIONS))
+    assert all(row.n_patients <= len(test) for row in rows)
 
 
 class Unlabelled(Reader):

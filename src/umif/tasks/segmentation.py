@@ -63,7 +63,7 @@ OUTLINES = f"outlines within {TOLERANCE:g} px"
 # About a minute on two cores for a small encoder, its baselines and three shares of the labels.
 QUICK = SegmentationSettings(
     training=HeadTraining(steps=400, batch=16, lr=4e-3, weight_decay=0.01, validate_every=50, patience=3),
-    train_images=640,
+    train_images=960,
     val_images=160,
 )
 FULL = SegmentationSettings(

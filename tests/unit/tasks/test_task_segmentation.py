@@ -158,6 +158,7 @@ def test_a_sheet_of_test_cases_lies_beside_the_results(rows: list[Result], model
     assert picture.std() > 10
 
 
+@pytest.mark.slow
 def test_sixteen_cases_can_be_learned_by_heart(encoder: Encoder, corpus: Corpus) -> None:
     [cases] = chosen_mask_cases(corpus, [])
     few = np.flatnonzero(cases.states_NF[:, 0] == 1)[:16]
@@ -171,6 +172,7 @@ def test_sixteen_cases_can_be_learned_by_heart(encoder: Encoder, corpus: Corpus)
     assert measured.dice.mean() >= 0.95
 
 
+@pytest.mark.slow
 def test_the_published_decoder_learns_too(encoder: Encoder, corpus: Corpus) -> None:
     training = HeadTraining(steps=30, batch=6, lr=1e-3, validate_every=15)
     settings = PAPER.model_copy(update={"training": training, "train_images": 48})
