@@ -139,7 +139,7 @@ def _plan(cases: MaskCases, share: float, settings: SegmentationSettings, seed: 
         cases,
         share,
         labelled,
-        drawn_down(cases, labelled, settings.train_images, seed),
+        drawn_down(cases, labelled, settings.train_images, seed, among=train),
         drawn_down(cases, cases.of("val"), settings.val_images, seed),
     )
 

@@ -87,7 +87,7 @@ class Unetr(nn.Module):
         self.narrow = nn.ModuleList(nn.Conv2d(first, one, 1) for first, one in pairwise(widths))
         self.mixes = nn.ModuleList(nn.Sequential(_Mix(one), _Mix(one)) for one in widths)
         self.logits = nn.Conv2d(widths[-1], classes, 1)
-        nn.init.constant_(self.logits.bias, _FIRST_LOGIT)
+        nn.init.constant_(self.logits.get_parameter("bias"), _FIRST_LOGIT)
 
     def forward(self, features_NKPD: Tensor) -> Tensor:
         """Return logits; see the class for shapes."""

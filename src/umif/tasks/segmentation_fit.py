@@ -78,21 +78,24 @@ class Measured:
         return dice
 
 
-def drawn_down(cases: MaskCases, positions: NDArray[np.int64], most: int | None, seed: int) -> NDArray[np.int64]:
+def drawn_down(
+    cases: MaskCases, positions: NDArray[np.int64], most: int | None, seed: int, among: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
     """Return at most `most` of some images: half of them with a region, or as many as there are; ascending.
 
-    They are taken in the patients' order that shares of labels follow, so fewer are always a part of more.
+    They are taken in the order of patients that shares of `among` (all images of the split; `positions` unless told)
+    follow, so fewer are always a part of more.
     """
     if most is None or len(positions) <= most:
         return positions
-    states_NF, patients_N = cases.states_NF[positions], cases.patients_N[positions]
-    ordered, _ = patient_order(patients_N, states_NF, seed)
+    among = positions if among is None else among
+    ordered, _ = patient_order(cases.patients_N[among], cases.states_NF[among], seed)
     place = {name: index for index, name in enumerate(ordered.tolist())}
-    by_patient = np.argsort([place[name] for name in patients_N.tolist()], kind="stable")
-    has_region = (states_NF == 1).any(axis=1)[by_patient]
+    by_patient = np.argsort([place[name] for name in cases.patients_N[positions].tolist()], kind="stable")
+    has_region = (cases.states_NF[positions[by_patient]] == 1).any(axis=1)
     with_it, without = by_patient[has_region], by_patient[~has_region]
-    count = max(most // 2, most - len(without))
-    return np.sort(positions[np.concatenate([with_it[:count], without[: most - min(count, len(with_it))]])])
+    count = min(len(with_it), max(most // 2, most - len(without)))
+    return np.sort(positions[np.concatenate([with_it[:count], without[: most - count]])])
 
 
 def fit_decoder(
