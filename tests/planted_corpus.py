@@ -1,4 +1,4 @@
-"""A small corpus whose pictures show one finding plainly and another not at all."""
+"""A small corpus whose pictures show one finding plainly, boxed, and another not at all."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 VISIBLE, INVISIBLE = "Edema", "Pneumothorax"
-PATCH = (6, 4, 24, 22)  # x, y, width, height of what is visible, pixels
+BOX = (6.0, 4.0, 24.0, 22.0)  # of the visible one: left, top, width, height
 
 
 def draw_film(rng: np.random.Generator, *, visible: bool) -> NDArray[np.uint8]:
     """Noise on grey; a bright patch in the upper left corner where the finding is there."""
     film = rng.normal(110, 12, (48, 64))
     if visible:
-        left, top, width, height = PATCH
-        film[top : top + height, left : left + width] += 70
+        film[4:26, 6:30] += 70
     return np.clip(film, 0, 255).astype(np.uint8)
 
 
@@ -65,7 +64,7 @@ class PlantedFilms(Reader):
                 patient=row["patient"],
                 view="PA" if number % 2 else "AP",
                 findings=tuple(Finding(name, state) for name, state in findings),
-                regions=(Region(VISIBLE, "box", box=PATCH),) if row["findings"][0] else (),
+                regions=(Region(VISIBLE, "box", box=BOX),) if row["findings"][0] else (),
                 texts=(Text("report", "Edema." if row["findings"][0] else "No edema.", "template"),),
             )
 

@@ -82,8 +82,8 @@ def run_demo(
     from umif.config import REGISTRY
     from umif.corpus import PrepareConfig, prepare
     from umif.report import write_report
-    from umif.tasks import evaluate
     from umif.tasks.base import TaskOptions
+    from umif.tasks.evaluation import ALL, evaluate
     from umif.train import pretrain
 
     recipe = demo_recipe(out, overrides)
@@ -97,9 +97,8 @@ def run_demo(
         raise KeyboardInterrupt
     if not summary.finished:
         raise UmifError(f"pre-training was stopped by {summary.stopped_by}", where=out, fix="the same command goes on")
-    tasks = REGISTRY.names("task")
-    progress(f"4/5 downstream tasks: {', '.join(tasks)}")
-    results = evaluate(out, tasks, recipe.corpus, TaskOptions(labels=LABELS, bootstrap=bootstrap))
+    progress(f"4/5 downstream tasks: {', '.join(REGISTRY.names('task'))}")
+    results = evaluate(out, ALL, recipe.corpus, TaskOptions(labels=LABELS, bootstrap=bootstrap))
     progress(f"5/5 report → {out / 'report'}")
     return Demo(out, recipe.corpus, write_report([out], out / "report"), tuple(results))
 

@@ -29,7 +29,7 @@ from PIL import Image
 from umif.config import REGISTRY
 from umif.errors import LayoutError, UmifError
 from umif.language import vocabulary
-from umif.readers.base import SUPERVISION, Access, LabelState, Reader, Record
+from umif.readers.base import SUPERVISION, Access, CheckedOn, LabelState, Reader, Record
 from umif.readers.folders import PICTURE_SUFFIXES
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def test_card_says_what_a_user_must_know(name: str) -> None:
     assert card.how_to_get
     assert card.layout
     assert card.checked_against
+    assert card.checked_on in get_args(CheckedOn)
     assert card.images is None or card.images > 0
     assert card.access in get_args(Access)
     assert card.kinds

@@ -124,9 +124,11 @@ def test_passages_without_details_are_what_they_were_before_details_came() -> No
         count = int(rng.integers(1, len(ids)))
         states = ("present", "absent", "uncertain")
         labels = [(ids[int(i)], states[int(rng.integers(3))]) for i in rng.choice(len(ids), count, replace=False)]
+        if ("pneumonia", "absent") in labels and {("covid_19", "present"), ("covid_19", "uncertain")} & set(labels):
+            continue  # a contradiction, of which the denial is no longer written
         digest.update(write_passage(labels, keyed_rng(seed, "t")).encode())
     # Taken from the bank before it had degrees and places; a change of a sentence or wording changes it, and says so.
-    assert digest.hexdigest() == "021c48e50854653f7e81a42bde7135f8e9f64cb95702b49fbbccc0280ed8d832"
+    assert digest.hexdigest() == "45553dcb7db838257456c6a2a99a82640164cef08b9dd0bd92c667b7b78d68d0"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -192,15 +193,45 @@ def wait_for(condition: Callable[[], bool], child: subprocess.Popen[bytes]) -> N
         time.sleep(0.005)
 
 
+class Gate:
+    """Answers so many requests; later ones wait until it is opened, so that the machine's load decides nothing."""
+
+    def __init__(self, limit: int, pace: float = 0.0) -> None:
+        self.limit, self.pace = limit, pace
+        self._asked, self._lock, self._opened = 0, threading.Lock(), threading.Event()
+
+    def __call__(self, body: dict[str, Any], _: int) -> Reply:
+        with self._lock:
+            self._asked += 1
+            late = self._asked > self.limit
+        if late:
+            self._opened.wait(60)
+            time.sleep(self.pace)
+        return right(body)
+
+    def move(self, limit: int) -> None:
+        """Let those that wait go on, and answer until `limit` in all."""
+        with self._lock:
+            self.limit, opened, self._opened = limit, self._opened, threading.Event()
+        opened.set()
+
+    def open(self) -> None:
+        """Let all go on, for good."""
+        self._opened.set()
+
+
 def test_a_thousand_items_survive_kills_and_are_paid_for_once(tmp_path: Path) -> None:
     concurrency, kills = 8, (150, 600)
     source = table(tmp_path, COUNT)
-    with serving(right) as server:
+    gate = Gate(0)
+    with serving(gate) as server:
         for when in kills:
+            gate.move(when + concurrency)
             with subprocess.Popen(command(source, server.url, concurrency), stdout=-3, stderr=-3) as child:
                 wait_for(lambda when=when: sum(server.seen.delivered.values()) >= when, child)  # type: ignore[misc]
                 assert child.poll() is None, "it was done before it was killed"
                 child.kill()
+        gate.open()
         assert not (tmp_path / "out.parquet").exists()
         done = subprocess.run(command(source, server.url, concurrency), capture_output=True, check=True)
         answer = json.loads(done.stdout)
@@ -214,20 +245,20 @@ def test_a_thousand_items_survive_kills_and_are_paid_for_once(tmp_path: Path) ->
 
 
 def test_ctrl_c_keeps_what_was_in_flight(tmp_path: Path) -> None:
-    def slow(body: dict[str, Any], _: int) -> Reply:
-        time.sleep(0.05)
-        return right(body)
-
     source = table(tmp_path, 400)
-    with serving(slow) as server:
+    gate = Gate(40, pace=0.1)
+    with serving(gate) as server:
         with subprocess.Popen(command(source, server.url, 8), stdout=-3, stderr=subprocess.PIPE) as child:
             wait_for(lambda: sum(server.seen.delivered.values()) >= 40, child)
             os.kill(child.pid, signal.SIGINT)
+            time.sleep(0.5)
+            gate.open()
             _, said = child.communicate(timeout=60)
         assert child.returncode == 130
         assert b"same command goes on" in said
         kept = (tmp_path / "out.parquet.answers.jsonl").read_bytes().count(b"\n")
         assert kept == sum(server.seen.delivered.values()) == len(server.seen.bodies) < 400
+        gate.pace = 0.0
         subprocess.run(command(source, server.url, 8), capture_output=True, check=True)
         assert set(server.seen.delivered.values()) == {1}
 

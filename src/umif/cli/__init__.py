@@ -7,6 +7,7 @@ answer only, and with `--json` exactly one JSON object.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import traceback
@@ -21,6 +22,7 @@ from umif.cli.output import (
     plain,
     print_card,
     print_cards,
+    print_evaluation,
     print_inspection,
     print_json,
     print_manifest,
@@ -92,7 +94,7 @@ def datasets(
     names = REGISTRY.names("reader") if name is None else [name]
     cards: dict[str, Card] = {each: REGISTRY.get("reader", each).card for each in names}
     if as_json:
-        keys = ("kinds", "licence", "access", "images", "checked_against", "overlaps")
+        keys = ("kinds", "licence", "access", "images", "checked_on", "checked_against", "overlaps")
         rows = [
             {"name": each, **{key: plain(getattr(card, key)) for key in (*keys, "title", "citation", "how_to_get")}}
             for each, card in cards.items()
@@ -117,6 +119,10 @@ def prepare(
         typer.Option(help="Keep datasets' own test and validation images, or place all patients by a hash."),
     ] = "official",
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores unless told.")] = None,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(help="Processes of this machine, or of a Ray cluster (RAY_ADDRESS, else one started here)."),
+    ] = "local",
     added: Annotated[
         list[Path] | None, typer.Option("--texts", metavar="FILE", help="Add reports that 'umif texts' wrote.")
     ] = None,
@@ -134,6 +140,7 @@ def prepare(
             pairs,
             PrepareConfig(shorter_side=shorter_side, splits=splits),
             workers=workers,
+            engine=engine,
             overwrite=overwrite,
             progress=True,
             texts=added or (),
@@ -259,8 +266,11 @@ def pretrain(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run folder or a checkpoint.")],
-    tasks: Annotated[list[str], typer.Argument(metavar="TASK …", help="Downstream tasks, by name.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A run folder, a checkpoint, or an encoder as in --against."),
+    ],
+    tasks: Annotated[list[str], typer.Argument(metavar="TASK …", help="Downstream tasks, by name, or all.")],
     labels: Annotated[
         list[str] | None,
         typer.Option(
@@ -274,27 +284,74 @@ def evaluate(
         list[str] | None,
         typer.Option("--problem", metavar="NAME", help="One of a task's problems; repeat for more, all unless told."),
     ] = None,
+    protocol: Annotated[
+        str,
+        typer.Option(
+            "--protocol",
+            "--splits",
+            metavar="clean|paper",
+            help="The corpus's own splits, by patient, or those of published work.",
+        ),
+    ] = "clean",
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ENCODER …",
+            help="Encoders of others beside the model: timm:NAME[@weights.safetensors], hf:NAME, script.pt, model.onnx",
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from --seed on; rows give the mean.")] = 1,
     seed: Annotated[int, typer.Option(help="Draws the subsets of labels and the bootstrap.")] = 0,
     bootstrap: Annotated[int, typer.Option(min=0, help="Patient resamplings behind each interval; 0 = none.")] = 1000,
     baselines: Annotated[bool, typer.Option(help="Random initialisation and raw pixels beside the model.")] = True,
+    again: Annotated[bool, typer.Option("--again", help="Do tasks again whose rows are there.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder of results and features; the model's unless told.")] = None,
     as_json: Json = False,
 ) -> None:
     """Put the frozen encoder to downstream tasks; every number with its 95 % interval, baselines beside it."""
-    from umif.tasks import evaluate as run_tasks
     from umif.tasks.base import TaskOptions
+    from umif.tasks.evaluation import run_evaluation
+    from umif.tasks.published import checked_splits
 
     shares = tuple(percent(text) for text in labels or ["100%"])
     options = TaskOptions(
-        labels=shares, seed=seed, baselines=baselines, bootstrap=bootstrap, problems=tuple(problems or ())
+        labels=shares,
+        seed=seed,
+        baselines=baselines,
+        bootstrap=bootstrap,
+        problems=tuple(problems or ()),
+        splits=checked_splits(protocol),
+        seeds=seeds,
     )
     with standard_output(reserved=as_json):
-        results = run_tasks(model, tasks, data, options)
+        outcome = run_evaluation(model, tasks, data, options, against=against or (), out=out, again=again)
     if as_json:
-        print_json({"results": [result.to_json() for result in results]})
+        print_json(outcome.to_json())
     else:
-        from umif.report.tables import results_text
+        print_evaluation(outcome.to_json())
 
-        print(results_text([result.to_json() for result in results]))
+
+@app.command()
+def sweep(
+    config: Annotated[Path, typer.Argument(metavar="SWEEP", help="A sweep, such as recipes/table*.yaml.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[key=value …]", help="Replace values of the sweep.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that draw and encode; all cores unless told.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train and evaluate one recipe under several settings and seeds, and set them side by side; resumable."""
+    from umif.sweep import load_sweep, run_sweep
+
+    chosen = load_sweep(config, overrides or [])
+    with standard_output(reserved=as_json):
+        table = run_sweep(chosen, workers=workers, progress=_say)
+    if as_json:
+        print_json({"table": str(table), **json.loads(table.with_suffix(".json").read_text(encoding="utf-8"))})
+    else:
+        print(table.read_text(encoding="utf-8"))
 
 
 @app.command()

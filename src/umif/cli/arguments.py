@@ -16,9 +16,10 @@ _PERCENTS = re.compile(r"\d+(\.\d+)?%?(,\d+(\.\d+)?%?)*,?")
 
 
 def spread_lists(arguments: Sequence[str]) -> list[str]:
-    """Repeat `--labels` before each of its values, since `--labels 1% 10% 100%` reads best but parsers want one each.
+    """Repeat `--labels` and `--against` before each of their values: lists read best, but parsers want one each.
 
-    Only words that are percentages are taken, so a task's name after them stays an argument; `--` ends it.
+    After `--labels` only words that are percentages are taken, so a task's name after them stays an argument; after
+    `--against` all are, up to the next option; `--` ends either.
 
     Example:
         >>> spread_lists(["evaluate", "m", "--labels", "1%", "10,100%", "linear"])
@@ -26,6 +27,8 @@ def spread_lists(arguments: Sequence[str]) -> list[str]:
     """
     if arguments[:1] == ["audit"]:
         return _spread_against(arguments)
+    if arguments[:1] == ["evaluate"]:
+        arguments = _spread_against(arguments)
     spread: list[str] = []
     listing = False
     for position, argument in enumerate(arguments):

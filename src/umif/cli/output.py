@@ -85,6 +85,7 @@ def print_card(name: str, card: Card) -> None:
         ("layout", card.layout),
         ("overlaps with", "; ".join(card.overlaps) or "nothing known"),
         ("left out", card.excluded),
+        ("checked on", card.checked_on),
         ("checked against", card.checked_against),
     ]
     print(f"{name}: {card.title}" if card.title else name)
@@ -119,6 +120,19 @@ def print_manifest(out: Path, answer: dict[str, Any]) -> None:
     if unmapped := ", ".join(f"{label} ({count})" for label, count in answer["unmapped"].items()):
         print(f"labels that the vocabulary does not know (kept under their own spelling): {unmapped}")
     print(f"fingerprint {answer['fingerprint']}")
+
+
+def print_evaluation(answer: dict[str, Any]) -> None:
+    """Print the rows as tables, then what stands beside them: tasks left out, notes, rows that were there already."""
+    from umif.report.tables import results_text
+
+    print(results_text(answer["results"]))
+    for one in answer["left_out"]:
+        print(f"left out: {one['task']}: {one['reason']}")
+    for note in answer["notes"]:
+        print(f"note: {note}")
+    if answer["taken"]:
+        print(f"taken from an earlier run (--again does them again): {', '.join(answer['taken'])}")
 
 
 def print_audit(answer: dict[str, Any], page: Path | None) -> None:

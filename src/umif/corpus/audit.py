@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from umif.corpus.lineage import trace
+from umif.corpus.quarantine import excluded_images
 from umif.corpus.schema import SPLITS
 from umif.corpus.shortcuts import Shortcut, measure_shortcuts
 from umif.corpus.twins import Films, find_twins, pixel_hashes
@@ -172,7 +173,7 @@ class Side:
         *,
         pixels: bool,
     ) -> Side:
-        """Read the images of some splits, and of some datasets if given."""
+        """Read the images of some splits, and of some datasets if given; not what the quarantine list excludes."""
         for split in splits:
             if split not in SPLITS:
                 raise ConfigError(f"there is no split {split!r}", fix=f"choose from {', '.join(SPLITS)}")
@@ -180,8 +181,9 @@ class Side:
         def inside(row: dict[str, Any]) -> bool:
             return row["split"] in splits and (datasets is None or row["dataset"] in datasets)
 
-        table = corpus.images_table(_COLUMNS).to_pylist()
-        places = np.array([place for place, row in enumerate(table) if inside(row)], dtype=np.int64)
+        table, (excluded, _) = corpus.images_table(_COLUMNS).to_pylist(), excluded_images(corpus)
+        wanted = (place for place, row in enumerate(table) if inside(row) and not excluded[place])
+        places = np.array(list(wanted), dtype=np.int64)
         rows = [{**table[place], "image_id": table[place]["image"].partition("/")[2]} for place in places]
         films = Films(corpus, places)
         return cls(films, rows, pixel_hashes(films, progress) if pixels else [])
@@ -377,7 +379,8 @@ def _question(traced: Traced, seen: _Pairs | None, left: Side, right: Side, eval
 
 
 def _described(evaluation: Evaluation) -> dict[str, Any]:
-    rows = sum(len(evaluation.corpus.image_rows(split)) for split in evaluation.splits)
+    excluded, _ = excluded_images(evaluation.corpus)
+    rows = sum(int((~excluded[evaluation.corpus.image_rows(split)]).sum()) for split in evaluation.splits)
     return {
         "name": evaluation.name,
         "splits": list(evaluation.splits),

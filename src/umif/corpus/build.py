@@ -16,6 +16,7 @@ import os
 import shutil
 from collections import Counter
 from contextlib import closing, contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,11 +36,11 @@ from umif.corpus.shards import (
 from umif.corpus.sources import Source, count_unmapped, read_source
 from umif.corpus.store import Corpus
 from umif.corpus.texts import GeneratedTexts
-from umif.corpus.workers import build_shards
+from umif.corpus.workers import Engine, RunShards, build_shards, engine_named
 from umif.errors import CorpusError, EmptyError, ReaderContractError, UmifError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from umif.readers.base import Reader
 
@@ -54,6 +55,7 @@ def prepare(
     config: PrepareConfig | None = None,
     *,
     workers: int | None = None,
+    engine: Engine = "local",
     overwrite: bool = False,
     progress: bool = True,
     texts: Sequence[str | Path] = (),
@@ -64,12 +66,15 @@ def prepare(
         out: The corpus's folder; made if missing. Only the corpus's own files in it are touched.
         sources: (reader's name, root folder) of each dataset; their order does not matter.
         config: How pictures are stored and patients are split.
-        workers: Local processes; by default one per core. 1 works in this process. The corpus is the same.
+        workers: Processes; by default one per core. 1 local one works in this process. The corpus is the same.
+        engine: `local` processes, or those of a `ray` cluster: that of RAY_ADDRESS, else one started on this machine.
+            Every node must see the raw folders and `out` under the same paths.
         overwrite: Replace a finished corpus that was made from other inputs.
         progress: Show a bar on standard error for work over two seconds.
         texts: Tables that `umif texts` wrote; their reports become further pairs of their images.
 
     Raises:
+        ConfigError: no engine of that name, or Ray is not installed.
         CorpusError: `out` is being built by another process, is a finished corpus of other inputs, or too large a
             share of a dataset's images cannot be read.
         EmptyError: no sources, or a dataset without images.
@@ -82,11 +87,12 @@ def prepare(
     """
     config = config or PrepareConfig()
     folder = Path(out)
+    run = engine_named(engine)
     readers = _readers(sources)
     generated = GeneratedTexts.read([Path(file) for file in texts])
     with _locked(folder), Bar(progress) as bar:
         read = [read_source(name, reader, bar, generated) for name, reader in readers]
-        return _build(folder, read, config, workers or os.cpu_count() or 1, overwrite, bar, generated)
+        return _build(folder, read, config, run, workers, overwrite, bar, generated)
 
 
 def _readers(sources: Sequence[tuple[str, str | Path]]) -> list[tuple[str, Reader]]:
@@ -125,7 +131,8 @@ def _build(
     out: Path,
     sources: list[Source],
     config: PrepareConfig,
-    workers: int,
+    run: RunShards,
+    workers: int | None,
     overwrite: bool,
     bar: Bar,
     generated: GeneratedTexts,
@@ -144,7 +151,8 @@ def _build(
         return finished
     with _disk_trouble(out):
         folder.mkdir(exist_ok=True)
-        sidecars = _build_shards(folder, sources, shards, config, encoding, workers, bar)
+        build = partial(build_shards, folder=folder, encoding=encoding, workers=workers, run=run)
+        sidecars = _build_shards(folder, sources, shards, config, build, bar)
         if not any(sidecar["images"] for sidecar in sidecars):
             raise EmptyError("no image could be read", where=_write_ledger(folder, _ledger(sources, shards, sidecars)))
         assembled = assemble(folder, shards, config)
@@ -204,8 +212,7 @@ def _build_shards(
     sources: list[Source],
     shards: list[Shard],
     config: PrepareConfig,
-    encoding: Encoding,
-    workers: int,
+    build: Callable[[list[Shard]], Generator[tuple[Shard, dict[str, Any]], None, None]],
     bar: Bar,
 ) -> list[dict[str, Any]]:
     """Return the sidecar of every shard, building those that are not finished."""
@@ -228,7 +235,7 @@ def _build_shards(
             missing.append(shard)
         else:
             finish(shard, sidecar)
-    with closing(build_shards(missing, folder, encoding, workers)) as built:  # a stop here stops the workers
+    with closing(build(missing)) as built:  # a stop here stops the workers
         for shard, sidecar in built:
             finish(shard, sidecar)
     return [done[shard.key] for shard in shards]

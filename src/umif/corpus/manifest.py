@@ -140,9 +140,9 @@ def read_manifest(folder: Path) -> Manifest:
 def write_atomically(file: Path, data: bytes) -> None:
     """Write `file` so that after a crash it is either whole or as it was before.
 
-    The name of the temporary file holds the process id: two processes never write into one file.
+    The name of the temporary file holds machine and process id: two processes never write into one file.
     """
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    temporary = file.with_name(f"{file.name}.{os.uname().nodename}.{os.getpid()}.tmp")
     with temporary.open("wb") as stream:
         stream.write(data)
         stream.flush()

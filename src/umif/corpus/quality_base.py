@@ -35,8 +35,8 @@ Decision = Literal["exclude", "review"]
 _EXAMPLES_OF_A_DATASET, _BATCH = 6, 2048
 # Hashes of one picture scaled or encoded anew differ by this at most, in nearly all cases.
 _NEAR = 4
-# Thumbnails compared at a time: 40 MB.
-_THUMBS = 8192
+# Pairs of thumbnails compared at a time: about 10 MB.
+_THUMBS = 1024
 _IMAGE_COLUMNS = (
     "image", "dataset", "sha256", "patient", "split", "official_split", "height", "width", "original_height",
     "original_width",

@@ -10,6 +10,9 @@ import numpy as np
 from umif.corpus.quality_base import check
 from umif.corpus.regions import decode_mask
 from umif.errors import CorpusError
+from umif.language import vocabulary
+from umif.language.hierarchy import denied_but_shown, strongest
+from umif.readers.base import LabelState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,6 +71,22 @@ def unmapped(scene: Scene, issue: Issue) -> None:
         counts.update((pair["dataset"], r["raw"]) for r in pair["regions"] if r["finding"] is None)
     for (dataset, raw), count in counts.most_common():
         issue.add(raw, dataset, f"{count:,} times", count=count)
+
+
+@check("denied_but_shown", "Findings denied beside a narrower one", severity="note")
+def denied_beside_narrower(scene: Scene, issue: Issue) -> None:
+    """A finding is labelled absent while one that is a kind of it is present or uncertain (no lung opacity, but
+    consolidation). The labels stay; passages leave the denial out, as a text with both would contradict itself.
+    """
+    row = -1
+    for batch in scene.corpus.image_batches(["findings"]):
+        for findings in batch["findings"].to_pylist():
+            row += 1
+            states = strongest((each["finding"], LabelState(each["state"])) for each in findings if each["finding"])
+            denied = denied_but_shown(states, vocabulary())
+            if denied:
+                said = [f"{wider} absent, {narrower} {states[narrower]}" for wider, narrower in denied.items()]
+                issue.add(*scene.named(row), ", ".join(said), row)
 
 
 def labels(scene: Scene) -> Any:

@@ -1,8 +1,8 @@
-"""The quarantine list: which images and pairs of a corpus are left out of training, and why.
+"""The quarantine list: which images and pairs of a corpus are left out of training and testing, and why.
 
 `quarantine.csv` lies in the corpus's folder. `umif inspect` adds what it finds, and never changes or removes a line
-that is there: the list is the user's to edit. The corpus and its fingerprint stay as they are; training leaves out
-what the list excludes, and records the list's hash.
+that is there: the list is the user's to edit. The corpus and its fingerprint stay as they are; training, its
+vocabulary, evaluation and the audit leave out what the list excludes, and runs and results record the list's hash.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,16 +22,16 @@ from umif.corpus.manifest import write_atomically
 from umif.errors import CorpusError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from umif.corpus.store import Corpus
 
 QUARANTINE = "quarantine.csv"
 COLUMNS = ("item", "decision", "reason")
+_LABELS = "#class"
 # exclude: left out of training; keep: used, whatever was found; review: used, until someone decides.
 DECISIONS = ("exclude", "keep", "review")
 
@@ -169,3 +170,42 @@ def quarantined(corpus: Corpus, quarantine: Quarantine) -> tuple[NDArray[np.bool
             fix="correct the id, or remove the line (ids are the columns `image` and `pair`)",
         )
     return by_image, by_pair | by_image[table.column("image_row").to_numpy()]
+
+
+def excluded_images(corpus: Corpus) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which images the corpus's own list excludes, and of which it excludes the labels (the pair `…#class`).
+
+    Shapes:
+        Returns: two of (images,) bool; an excluded image's labels are excluded too.
+
+    Raises:
+        CorpusError: the list cannot be read, or excludes something that the corpus does not hold.
+    """
+    quarantine = read_quarantine(corpus.path)
+    images = corpus.images_table(["image"]).column("image")
+    if not quarantine.excluded:
+        return np.zeros(len(images), dtype=bool), np.zeros(len(images), dtype=bool)
+    by_image, _ = quarantined(corpus, quarantine)
+    labels = pa.array([item[: -len(_LABELS)] for item in quarantine.excluded if item.endswith(_LABELS)], pa.string())
+    return by_image, by_image | pc.is_in(images, labels).to_numpy()
+
+
+def kept_texts(corpus: Corpus, split: str) -> Iterator[str]:
+    """Yield the texts of a split's pairs as `Corpus.texts` does, without those that the corpus's own list excludes.
+
+    Raises:
+        CorpusError: the list cannot be read, or excludes something that the corpus does not hold.
+    """
+    quarantine = read_quarantine(corpus.path)
+    if not quarantine.excluded:
+        yield from corpus.texts(split)
+        return
+    _, by_pair = quarantined(corpus, quarantine)
+    done = 0
+    for batch in corpus.pair_batches(["text", "split"]):
+        left_out = by_pair[done : done + batch.num_rows]
+        done += batch.num_rows
+        texts, splits = batch.column("text").to_pylist(), batch.column("split").to_pylist()
+        for text, place, out in zip(texts, splits, left_out, strict=True):
+            if text is not None and place == split and not out:
+                yield text

@@ -1,6 +1,8 @@
-"""Worker processes that build shards: spawned, few shards at a time, gone when the main process is.
+"""Who builds the shards: local processes, or a Ray cluster (`ray_engine.py`), behind one interface.
 
-A shard is a pure function of its records, so who builds it, and in which order, does not matter.
+A shard is a pure function of its records, so who builds it, and in which order, does not matter. An engine takes the
+work, the shards and the number of workers, and yields each shard with its sidecar as it is finished. When it is
+closed early, nobody goes on working.
 """
 
 from __future__ import annotations
@@ -12,34 +14,72 @@ import signal
 import threading
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import cv2
 
 from umif.corpus.shards import Encoding, Shard, build_shard
-from umif.errors import UmifError
+from umif.errors import ConfigError, UmifError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable
     from concurrent.futures import Future
     from pathlib import Path
 
+Engine = Literal["local", "ray"]
+
+
+class RunShards(Protocol):
+    """What an engine is: the work on each shard, done by `workers`; by default as many as it has cores."""
+
+    def __call__(
+        self, work: Callable[[Shard], dict[str, Any]], shards: list[Shard], folder: Path, workers: int | None
+    ) -> Generator[tuple[Shard, dict[str, Any]], None, None]:
+        """Yield shards with their sidecars as they are finished, in any order; `folder` is where they are written."""
+
+
+def engine_named(name: str) -> RunShards:
+    """Return the engine of this name.
+
+    Raises:
+        ConfigError: there is none of that name, or what it needs is not installed.
+    """
+    if name == "local":
+        return run_locally
+    if name == "ray":
+        from umif.corpus.ray_engine import import_ray, run_on_ray
+
+        import_ray()  # so that whoever lacks it is told before anything is read
+        return run_on_ray
+    raise ConfigError(f"there is no engine {name!r}", where="engine", fix=nearest(name, ("local", "ray")))
+
 
 def build_shards(
-    shards: list[Shard], folder: Path, encoding: Encoding, workers: int
+    shards: list[Shard], folder: Path, encoding: Encoding, workers: int | None, run: RunShards
 ) -> Generator[tuple[Shard, dict[str, Any]], None, None]:
-    """Build shards and yield each with its sidecar as it is finished, in any order.
-
-    With one worker, or one shard, the work is done in this process.
+    """Build shards into `folder` and yield each with its sidecar as it is finished, in any order.
 
     Raises:
         UmifError: a worker process died.
         OSError: a shard could not be written.
     """
-    workers = min(workers, len(shards))
+    # Absolute, since a worker elsewhere has another working directory; errors name the folder as it was given.
+    work = partial(build_shard, folder=folder.absolute(), encoding=encoding)
+    return run(work, shards, folder, workers)
+
+
+def run_locally(
+    work: Callable[[Shard], dict[str, Any]], shards: list[Shard], folder: Path, workers: int | None
+) -> Generator[tuple[Shard, dict[str, Any]], None, None]:
+    """Work in spawned processes, few shards at a time, that are gone when the main process is.
+
+    With one worker, or one shard, the work is done in this process.
+    """
+    workers = min(workers or os.cpu_count() or 1, len(shards))
     if workers <= 1:
         for shard in shards:
-            yield shard, build_shard(shard, folder, encoding)
+            yield shard, work(shard)
         return
     # Spawned, not forked: Lance and Arrow run threads that a fork would leave half-alive.
     context = multiprocessing.get_context("spawn")
@@ -49,7 +89,7 @@ def build_shards(
 
     def submit(some: Iterable[Shard]) -> None:
         for shard in some:
-            running[pool.submit(build_shard, shard, folder, encoding)] = shard
+            running[pool.submit(work, shard)] = shard
 
     try:
         submit(itertools.islice(waiting, 2 * workers))
@@ -60,15 +100,20 @@ def build_shards(
                 yield running.pop(future), sidecar
                 submit(itertools.islice(waiting, 1))
     except (BrokenProcessPool, BrokenPipeError):  # the pipe breaks when a worker dies while it is started
-        names = ", ".join(sorted({shard.items[0].image for shard in running.values()}))
-        raise UmifError(
-            "a worker process died" + (f" while it built the shards that begin with {names}" if names else ""),
-            where=folder,
-            fix="run it again (finished shards are kept), with fewer workers if memory ran out; a script that calls "
-            "prepare must do so under `if __name__ == '__main__':`",
-        ) from None
+        raise worker_died(folder, running.values()) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def worker_died(folder: Path, shards: Iterable[Shard]) -> UmifError:
+    """Return the error for a worker that died while it, or one like it, built `shards`."""
+    names = ", ".join(sorted({shard.items[0].image for shard in shards}))
+    return UmifError(
+        "a worker process died" + (f" while it built the shards that begin with {names}" if names else ""),
+        where=folder,
+        fix="run it again (finished shards are kept), with fewer workers if memory ran out; a script that calls "
+        "prepare must do so under `if __name__ == '__main__':`",
+    )
 
 
 def _start_worker() -> None:

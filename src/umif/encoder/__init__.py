@@ -3,6 +3,8 @@
 from umif.encoder.dense import PatchFeatures
 from umif.encoder.encoder import DEFAULT_WEIGHTS, ZERO_SHOT_TEMPERATURE, Encoder, Weights
 from umif.encoder.features import Readout
+from umif.encoder.foreign import ForeignEncoder, is_foreign, load_foreign
+from umif.encoder.frozen import FrozenEncoder
 from umif.encoder.load import load_encoder
 from umif.encoder.pixels import ImageInput, Preprocessing
 
@@ -10,10 +12,14 @@ __all__ = [
     "DEFAULT_WEIGHTS",
     "ZERO_SHOT_TEMPERATURE",
     "Encoder",
+    "ForeignEncoder",
+    "FrozenEncoder",
     "ImageInput",
     "PatchFeatures",
     "Preprocessing",
     "Readout",
     "Weights",
+    "is_foreign",
     "load_encoder",
+    "load_foreign",
 ]

@@ -5,28 +5,25 @@ Shape legend: N inputs, F findings, D width, S×S pixels, P patches.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from umif.encoder.dense import PatchFeatures, PatchStore
-from umif.encoder.features import FeatureCache, Readout, check_block, feature_key
+from umif.encoder.frozen import BATCH_SIZE, FrozenEncoder, weights_digest
 from umif.encoder.pixels import Preprocessing, as_list
 from umif.errors import EmptyError, InputError, nearest
 from umif.models import TokenEncoder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from umif.corpus import Corpus
+    from umif.encoder.features import Readout
     from umif.encoder.pixels import ImageInput
     from umif.models import ModelConfig, UmiF
     from umif.tokens import TextTokenizer
@@ -37,18 +34,10 @@ DEFAULT_WEIGHTS: Weights = "teacher"
 # C: the temperature that the alignment loss is trained with by default.
 ZERO_SHOT_TEMPERATURE = 0.1
 DEFAULT_SHORTER_SIDE = 256
-BATCH_SIZE = 64
 
 
-class Encoder:
-    """Weights + preprocessing + tokeniser + where they came from. Nothing in it is ever trained.
-
-    Attributes:
-        name: What it is called in tables.
-        preprocessing: How pictures become the network's input.
-        tokenizer: The run's; `None` where the encoder reads pictures only.
-        provenance: Run, step and corpus that the weights come from; plain JSON values.
-    """
+class Encoder(FrozenEncoder):
+    """The encoder that a run trained: pictures and, where it has a tokeniser, words. Nothing in it is ever trained."""
 
     def __init__(
         self,
@@ -61,15 +50,16 @@ class Encoder:
         provenance: dict[str, Any] | None = None,
         device: str = "auto",
     ) -> None:
-        self.device = torch.device(_device(device))
+        super().__init__(
+            name=name,
+            preprocessing=Preprocessing(network.config.image_size, shorter_side),
+            tokenizer=tokenizer,
+            cache=cache,
+            provenance=provenance,
+            device=device,
+        )
         self._network = network.to(self.device).eval().requires_grad_(False)
-        self.name = name
-        self.tokenizer = tokenizer
-        self.preprocessing = Preprocessing(self.config.image_size, shorter_side)
-        self.provenance = dict(provenance or {})
-        self._cache_folder = cache
         self._sha256: str | None = None
-        self._patch_stores: dict[str, PatchStore] = {}
 
     @classmethod
     def of_model(cls, model: UmiF, *, weights: Weights = DEFAULT_WEIGHTS, **options: Any) -> Encoder:
@@ -101,24 +91,10 @@ class Encoder:
         return self._network.grid
 
     @property
-    def image_size(self) -> int:
-        """Side of the square that the network reads, pixels."""
-        return self.config.image_size
-
-    @property
-    def folder(self) -> Path | None:
-        """The model's folder, below whose `results` a task may put pictures; `None` of an encoder in memory."""
-        return None if self._cache_folder is None else self._cache_folder.parent
-
-    @property
     def weights_sha256(self) -> str:
         """SHA-256 over names, shapes and values of all weights, hexadecimal."""
         if self._sha256 is None:
-            digest = hashlib.sha256()
-            for key, tensor in sorted(self._network.state_dict().items()):
-                digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-            self._sha256 = digest.hexdigest()
+            self._sha256 = weights_digest(self._network.state_dict())
         return self._sha256
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -138,113 +114,24 @@ class Encoder:
         )
 
     # ------------------------------------------------------------------------------------------- pictures
-    def encode_images(self, inputs: ImageInput | Iterable[ImageInput], batch_size: int = BATCH_SIZE) -> Tensor:
-        """CLS features of files (PNG, JPEG, TIFF, DICOM) or (H, W) arrays.
+    def attention(self, inputs: ImageInput | Iterable[ImageInput], batch_size: int = BATCH_SIZE) -> Tensor:
+        """Where the last block's CLS token looks, averaged over heads. It says what CLS gathers, not why.
 
-        Shapes: N inputs → (N, D) fp32, on the CPU.
-        Raises:
-            ImageError: an input is no readable radiograph; it is named.
-            InputError: a file is missing.
-            EmptyError: there is no input.
+        Shapes: N inputs → (N, rows, columns) fp32; sums to at most 1, the rest is CLS's attention to itself.
+        Raises: as `encode_images`.
         """
-        return self._read_out(as_list(inputs), Readout("cls"), batch_size)
-
-    def encode_patches(
-        self, inputs: ImageInput | Iterable[ImageInput], block: int | None = None, batch_size: int = BATCH_SIZE
-    ) -> Tensor:
-        """Features of every patch; with `block` (1-based), after that block and without the final norm.
-
-        Shapes: N inputs → (N, rows, columns, D) fp32, on the CPU.
-        Raises: as `encode_images`; ConfigError: the network has no such block.
-        """
-        check_block(block, self.depth)
-        rows, columns = self.grid
-        whole = Readout("patches", block, pool=max(rows, columns))
-        return self._read_out(as_list(inputs), whole, batch_size).view(-1, rows, columns, self.width)
-
-    def encode_corpus(
-        self,
-        corpus: Corpus,
-        image_rows: NDArray[np.int64] | Sequence[int],
-        readout: Readout | None = None,
-        *,
-        batch_size: int = BATCH_SIZE,
-        progress: Callable[[int, int], None] = lambda done, total: None,
-    ) -> NDArray[np.float32]:
-        """Features of images of a corpus, extracted once and kept beside the model.
-
-        Args:
-            corpus: Where the images are.
-            image_rows: Rows of its images, in any order.
-            readout: Which features; CLS unless told.
-            batch_size: Images at a time.
-            progress: Called with images done and in all, after each batch that had to be extracted.
-
-        Shapes: returns (N, features), fp32.
-        """
-        readout = readout or Readout("cls")
-        check_block(readout.block, self.depth)
-        wanted = np.asarray(image_rows, dtype=np.int64)
-        key = feature_key(self.weights_sha256, readout, self.preprocessing.to_json(), corpus.fingerprint)
-        cache = None if self._cache_folder is None else FeatureCache(self._cache_folder)
-        rows, features = (cache.read(key) if cache else None) or (np.zeros(0, dtype=np.int64), None)
-        missing = np.setdiff1d(wanted, rows)
-        if features is None or len(missing):
-            made = self._extract(corpus, missing, readout, batch_size, progress)
-            order = np.argsort(np.concatenate([rows, missing]), kind="stable")
-            features = (made if features is None else np.concatenate([features, made]))[order]
-            rows = np.concatenate([rows, missing])[order]
-            if cache:
-                cache.write(key, rows, features)
-        return features[np.searchsorted(rows, wanted)]
-
-    def corpus_patches(
-        self,
-        corpus: Corpus,
-        image_rows: NDArray[np.int64] | Sequence[int],
-        blocks: Sequence[int],
-        *,
-        batch_size: int = BATCH_SIZE,
-        progress: Callable[[int, int], None] = lambda done, total: None,
-    ) -> PatchFeatures:
-        """Features of every patch of images of a corpus, after several blocks; extracted once, kept beside the model.
-
-        One pass over the images that are not there yet, in half precision: 2 · K · P · D bytes an image. Where nothing
-        can be kept beside the model, they lie in a temporary folder as long as this encoder or what is returned lives.
-
-        Args:
-            corpus: Where the images are.
-            image_rows: Rows of its images.
-            blocks: After which blocks (1-based, without the final norm); heads bring norms of their own.
-            batch_size: Images at a time.
-            progress: Called with images done and in all, after each batch that had to be extracted.
-
-        Raises:
-            ConfigError: the network has no such block.
-            NonFiniteError: the features hold NaN or infinity.
-            StorageError: the disk is full.
-        """
-        for block in blocks:
-            check_block(block, self.depth)
-        key = {
-            "weights": self.weights_sha256,
-            "blocks": list(blocks),
-            "preprocessing": self.preprocessing.to_json(),
-            "corpus": corpus.fingerprint,
-        }
-        name = json.dumps(key, sort_keys=True)
-        if name not in self._patch_stores:
-            patches = self.grid[0] * self.grid[1]
-            folder = None if self._cache_folder is None else self._cache_folder / "patches"
-            self._patch_stores[name] = PatchStore(folder, key, (len(blocks), patches, self.width))
-        store = self._patch_stores[name]
-        parts = store.parts()
-        there = np.concatenate([rows for rows, _ in parts]) if parts else np.zeros(0, dtype=np.int64)
-        missing = np.setdiff1d(np.asarray(image_rows, dtype=np.int64), there)
-        if len(missing):
-            store.add(missing, self._patch_batches(corpus, missing, blocks, batch_size, progress))
-            parts = store.parts()
-        return PatchFeatures(parts, blocks, self.grid, keep=store)
+        sources, maps = as_list(inputs), []
+        if not sources:
+            raise EmptyError("there is no picture to encode")
+        for start in range(0, len(sources), batch_size):
+            views = [
+                self.preprocessing.file_or_array(source, f"images[{start + index}]")
+                for index, source in enumerate(sources[start : start + batch_size])
+            ]
+            with torch.inference_mode():
+                shares_NHP = self._network.cls_attention(torch.from_numpy(np.stack(views)).to(self.device))
+            maps.append(shares_NHP.mean(1).cpu().clone().unflatten(1, self.grid))
+        return torch.cat(maps)
 
     # ------------------------------------------------------------------------------------------- words
     def encode_texts(self, texts: str | Sequence[str], batch_size: int = BATCH_SIZE) -> Tensor:
@@ -314,50 +201,6 @@ class Encoder:
             projected: Tensor = self._network.projector(features_ND.to(self.device)).float().cpu()
         return projected.clone()
 
-    def _read_out(self, inputs: list[ImageInput], readout: Readout, batch_size: int) -> Tensor:
-        if not inputs:
-            raise EmptyError("there is no picture to encode")
-        parts = []
-        for start in range(0, len(inputs), batch_size):
-            batch = inputs[start : start + batch_size]
-            views = [
-                self.preprocessing.file_or_array(source, f"images[{start + index}]")
-                for index, source in enumerate(batch)
-            ]
-            parts.append(self._forward(np.stack(views), readout))
-        return torch.cat(parts)
-
-    def _extract(
-        self,
-        corpus: Corpus,
-        rows: NDArray[np.int64],
-        readout: Readout,
-        batch_size: int,
-        progress: Callable[[int, int], None],
-    ) -> NDArray[np.float32]:
-        parts = [np.zeros((0, 0), dtype=np.float32)] if not len(rows) else []
-        for start in range(0, len(rows), batch_size):
-            jpegs = corpus.take_jpegs(rows[start : start + batch_size])
-            views = np.stack([self.preprocessing.jpeg(data) for data in jpegs])
-            parts.append(self._forward(views, readout).numpy())
-            progress(min(start + batch_size, len(rows)), len(rows))
-        return np.concatenate(parts)
-
-    def _patch_batches(
-        self,
-        corpus: Corpus,
-        rows: NDArray[np.int64],
-        blocks: Sequence[int],
-        batch_size: int,
-        progress: Callable[[int, int], None],
-    ) -> Iterator[NDArray[np.float32]]:
-        for start in range(0, len(rows), batch_size):
-            jpegs = corpus.take_jpegs(rows[start : start + batch_size])
-            views = torch.from_numpy(np.stack([self.preprocessing.jpeg(data) for data in jpegs]))
-            with torch.inference_mode():
-                yield self._network.encode_image_blocks(views.to(self.device), blocks).float().cpu().numpy()
-            progress(min(start + batch_size, len(rows)), len(rows))
-
     def _forward(self, views_NSS: NDArray[np.uint8], readout: Readout) -> Tensor:
         with torch.inference_mode():
             cls_ND, patches_NPD = self._network.encode_images(
@@ -367,8 +210,11 @@ class Encoder:
         # A plain tensor, which whoever trains a head on it needs.
         return features.clone()
 
-    def __repr__(self) -> str:
-        return f"Encoder({self.name!r}: width {self.width}, {self.image_size} pixels, {self.weights_sha256[:12]})"
+    def _forward_blocks(self, views_NSS: NDArray[np.uint8], blocks: Sequence[int]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            views = torch.from_numpy(views_NSS).to(self.device)
+            patches_NKPD: NDArray[np.float32] = self._network.encode_image_blocks(views, blocks).float().cpu().numpy()
+        return patches_NKPD
 
 
 def finding_prompts(name: str) -> tuple[list[str], list[str]]:
@@ -393,7 +239,3 @@ def _new_network(config: ModelConfig, *, seed: int) -> TokenEncoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return TokenEncoder(config)
-
-
-def _device(name: str) -> str:
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name

@@ -104,7 +104,7 @@ class FeatureCache:
 
 
 def feature_key(
-    weights_sha256: str, readout: Readout, preprocessing: dict[str, int], fingerprint: str
+    weights_sha256: str, readout: Readout, preprocessing: dict[str, Any], fingerprint: str
 ) -> dict[str, Any]:
     """Return everything that features of a corpus depend on."""
     return {

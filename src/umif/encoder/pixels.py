@@ -36,7 +36,7 @@ class Preprocessing:
     image_size: int
     shorter_side: int
 
-    def to_json(self) -> dict[str, int]:
+    def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
         return {"image_size": self.image_size, "shorter_side": self.shorter_side}
 

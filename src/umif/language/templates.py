@@ -18,6 +18,7 @@ from pydantic import Field, field_validator, model_validator
 from umif.config import Config, parse_config
 from umif.errors import ConfigError
 from umif.language.details import Detail, DetailBank, check_detail, read_detailed, write_detailed
+from umif.language.hierarchy import WEIGHT, denied_but_shown
 from umif.language.sentences import SLOT, VERBS, check_sentences, fill
 from umif.language.vocabulary import Vocabulary, VocabularyEntry, Wording, read_data, vocabulary
 from umif.readers.base import LabelState
@@ -33,8 +34,6 @@ PROMPTS = 4
 _NO_DETAIL = Detail()
 Uncertain = Literal["worded", "left_out"]
 Wordiness = Literal["varied", "plain"]
-# Where two labels of one image name the same finding, the one that says more stands.
-_WEIGHT = {LabelState.PRESENT: 3, LabelState.UNCERTAIN: 2, LabelState.ABSENT: 1, LabelState.NOT_MENTIONED: 0}
 _JOINT_SHARE = {LabelState.PRESENT: 0.25, LabelState.ABSENT: 0.5, LabelState.UNCERTAIN: 0.25}
 _LARGEST_JOINT = 4
 _CONJUNCTION = {LabelState.PRESENT: "and", LabelState.ABSENT: "or", LabelState.UNCERTAIN: "or"}
@@ -231,7 +230,8 @@ def write_passage(
 
     Present and uncertain findings come before absent ones where not all fit into `max_statements`, and of the absent
     ones only some are stated, how many being drawn: a text that lists every negative is rare. Order, sentences,
-    wording, and how sentences are joined and capitalised are drawn too.
+    wording, and how sentences are joined and capitalised are drawn too. An absent finding is not stated where a
+    narrower one is present or uncertain (`denied_but_shown`).
 
     Args:
         findings: (vocabulary id or dataset's spelling, state). What the vocabulary does not know is named as it is.
@@ -288,16 +288,18 @@ def _statements(
         entry = words.find(raw)
         key = entry.id if entry else f"?{raw}"
         entries[key] = entry
-        if _WEIGHT[state] >= _WEIGHT[states.get(key, LabelState.NOT_MENTIONED)]:
+        if WEIGHT[state] >= WEIGHT[states.get(key, LabelState.NOT_MENTIONED)]:
             states[key] = state
             if entry and raw in details and state in (LabelState.PRESENT, LabelState.UNCERTAIN):
                 known[key] = check_detail(details[raw], raw)
             elif state == LabelState.ABSENT:
                 known.pop(key, None)
+    denied = denied_but_shown(states, words)
+    stated = {key: state for key, state in states.items() if state != LabelState.NOT_MENTIONED and key not in denied}
     return [
         replace(statement, detail=known.get(key, _NO_DETAIL))
-        for key, state in states.items()
-        if state != LabelState.NOT_MENTIONED and (statement := _statement(key, entries[key], state))
+        for key, state in stated.items()
+        if (statement := _statement(key, entries[key], state))
     ]
 
 

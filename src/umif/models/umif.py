@@ -259,6 +259,25 @@ class TokenEncoder(nn.Module):
         after = {n: x_TD.view(shape)[:, 1:] for n, x_TD in run_packed_blocks(self.vit, stream_TD, segments, blocks)}
         return torch.stack([after[block] for block in blocks], dim=1)
 
+    def cls_attention(self, images_NHW: Tensor) -> Tensor:
+        """How the last block's CLS token shares its attention among the patches, by head, without its share to itself.
+
+        Shapes: (N, H, W) → (N, heads, P); the patches of a head sum to 1 less that share.
+        """
+        stream_TD, segments = self._image_stream(images_NHW)
+        depth = len(self.vit.blocks)  # type: ignore[arg-type]
+        if depth > 1:
+            stream_TD = run_packed(self.vit, stream_TD, segments, cls_only=False, block=depth - 1)
+        else:
+            stream_TD = self.vit.norm_pre(stream_TD)  # type: ignore[operator]
+        layer: Any = self.vit.blocks[-1]  # type: ignore[index]
+        attn = layer.attn
+        qkv = attn.qkv(layer.norm1(stream_TD)).view(len(images_NHW), -1, 3, attn.num_heads, attn.head_dim)
+        q_NHE, k_NLHE = attn.q_norm(qkv[:, 0, 0]), attn.k_norm(qkv[:, :, 1])
+        scores_NHL = torch.einsum("nhe,nlhe->nhl", q_NHE.float(), k_NLHE.float()) * attn.head_dim**-0.5
+        shares_NHL: Tensor = scores_NHL.softmax(dim=-1)
+        return shares_NHL[:, :, 1:]
+
     def encode_texts(self, texts: Sequence[NDArray[np.int64]]) -> Tensor:
         """Encode texts alone. Shapes: N arrays of ids → CLS (N, D), before any projector."""
         device = self.modality_3D.device

@@ -42,6 +42,7 @@ class ActualmedCovid(Reader):
         layout="metadata.csv\nimages/<imagename>",
         overlaps=("COVIDx train: contains these images",),
         excluded="images without a row in metadata.csv; rows whose file is missing; CT",
+        checked_on="images",
         checked_against="44 images and their rows",
     )
 

@@ -24,6 +24,7 @@ Split = Literal["train", "val", "test"]
 TextKind = Literal["report", "caption"]
 TextSource = Literal["report", "notes", "caption", "template", "llm"]
 AnswerType = Literal["open", "closed"]
+CheckedOn = Literal["images", "tables", "layout"]
 SUPERVISION = ("report", "caption", "class", "segment", "question")
 
 
@@ -139,7 +140,9 @@ class Record:
 class Card:
     """What a dataset is: printed by `umif datasets`, and the source of its docs page.
 
-    `images` is the full release's count; `checked_against` says what real or synthetic files the reader was tested on.
+    `images` is the full release's count; `checked_against` says what real or synthetic files the reader was tested on,
+    `checked_on` how close that came to the data: real images, real tables without their pictures, or the layout as it
+    is described, in generated folders.
     """
 
     licence: str
@@ -152,6 +155,7 @@ class Card:
     layout: str = ""
     overlaps: tuple[str, ...] = ()
     excluded: str = ""
+    checked_on: CheckedOn | None = None
     checked_against: str = ""
 
 

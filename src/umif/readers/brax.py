@@ -49,6 +49,7 @@ class Brax(Reader):
             "Anonymized_DICOMs/id_<PatientID>/Study_<UID>/Series_<UID>/image-<UID>.dcm      (1.0.0: without suffix)"
         ),
         excluded="images without a row; rows whose file is missing; the PNG where the DICOM file of the image is here",
+        checked_on="layout",
         checked_against="the layout's description; a generated folder",
     )
 

@@ -59,6 +59,7 @@ class CandidPtx(Reader):
             "dataset/<SOPInstanceUID>                          (or chest_radiographs/…, dataset1/dataset/…)"
         ),
         excluded="images under two patients; images without a row; rows whose file is missing",
+        checked_on="layout",
         checked_against="the layout's description; a generated folder",
     )
 

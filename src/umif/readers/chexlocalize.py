@@ -67,6 +67,7 @@ class Chexlocalize(Reader):
         ),
         overlaps=("chexpert: its images are the valid and test parts (same patient keys)",),
         excluded="images with neither outline nor row of labels; outlines and rows whose file is missing",
+        checked_on="images",
         checked_against="the sample of 2 images, its polygons against its run lengths; the rest on a generated folder",
     )
 

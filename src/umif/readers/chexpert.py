@@ -159,6 +159,7 @@ class Chexpert(Reader):
         ),
         excluded="images without a row; rows whose file is missing; the tables of other labellers "
         "(train_cheXbert.csv, train_visualCheXbert.csv) are not read",
+        checked_on="images",
         checked_against="the tables of 300 train, 234 valid and 150 test images; 2 images of the valid part",
     )
 

@@ -59,6 +59,7 @@ class Chexpert5x200(Chexpert):
         ),
         overlaps=("chexpert, chexpert-plus: all images are in their training part (same patient keys)",),
         excluded="all other images of CheXpert; chosen images whose file is missing",
+        checked_on="tables",
         checked_against="the rule, on the 300 rows of train.csv that are open; pictures on a generated folder",
     )
 

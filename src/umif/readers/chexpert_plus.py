@@ -67,6 +67,7 @@ class ChexpertPlus(Reader):
             "CheXpert 5×200: taken from the train part",
         ),
         excluded="images without a row; rows whose file is missing; one of two copies of an image",
+        checked_on="layout",
         checked_against="the layout's description; a generated folder",
     )
 

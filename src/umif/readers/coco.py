@@ -61,6 +61,7 @@ class Coco(Reader):
         ),
         overlaps=("without patient_id of its images each picture counts as a patient of its own",),
         excluded="pictures that no file lists; listed pictures that are missing or lie outside",
+        checked_on="images",
         checked_against="generated folders; TBX11K's boxes (3 images) and the lung boxes of covid-chestxray-dataset",
     )
 

@@ -57,6 +57,7 @@ class CovidChestxray(Reader):
             "COVIDx train: contains these images",
         ),
         excluded="CT slices and volumes; images without a row in metadata.csv; rows whose file is missing",
+        checked_on="images",
         checked_against="567 images of the June 2020 state with both kinds of masks and the lung boxes; "
         "path-like findings of the later table on a generated folder",
     )

@@ -41,6 +41,7 @@ class Figure1Covid(Reader):
         layout="metadata.csv\nimages/<patientid>.{jpg,png}",
         overlaps=("COVIDx train: contains these images",),
         excluded="images without a row in metadata.csv; rows whose file is missing; CT",
+        checked_on="images",
         checked_against="44 images and their rows",
     )
 

@@ -48,6 +48,7 @@ class Folder(Reader):
         ),
         overlaps=("patients are not known, so each picture counts as a patient of its own",),
         excluded="pictures beside the class folders; pictures in folders of masks or in hidden folders",
+        checked_on="layout",
         checked_against="generated folders with and without splits",
     )
 

@@ -41,6 +41,7 @@ class LungSegmentation(Reader):
         ),
         overlaps=("where the pictures come from is not stated; the JSRT and Montgomery sets are likely",),
         excluded="pictures in no row of idx.csv; masks of missing pictures; rows whose picture is missing",
+        checked_on="images",
         checked_against="the 4 pictures and masks that the repository holds",
     )
 

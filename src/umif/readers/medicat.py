@@ -60,6 +60,7 @@ class Medicat(Reader):
         overlaps=("roco: its figures are left out of MedICaT",),
         excluded="figures not marked as radiology; captions that name no radiograph, or other pictures too; missing "
         "images; the annotations of parts (subcaptions_public.jsonl) are not read",
+        checked_on="tables",
         checked_against="the published sample of figures (text alone); images on a generated folder",
     )
 

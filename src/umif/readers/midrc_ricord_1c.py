@@ -63,6 +63,7 @@ class MidrcRicord1c(Reader):
         overlaps=("COVIDx: 200 test and about 900 training images are from here, by patient",),
         excluded="views other than AP and PA; other modalities; files whose header cannot be read. The spreadsheet "
         "of clinical data and the table that the export was flattened to are not read",
+        checked_on="layout",
         checked_against="the layout's description; a generated folder",
     )
 

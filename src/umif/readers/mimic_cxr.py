@@ -245,6 +245,7 @@ class MimicCxrJpg(MimicReader):
         ),
         overlaps=("mimic-cxr: the same images as DICOM (same patient keys)", "MS-CXR: images of all parts"),
         excluded="images without a row; rows whose file is missing; texts that only point to others (as notes)",
+        checked_on="layout",
         checked_against="the layout as published and the authors' rules for reports; no file of it is open to all",
     )
 
@@ -280,6 +281,7 @@ class MimicCxr(MimicReader):
         ),
         overlaps=("mimic-cxr-jpg: the same images as JPEG (same patient keys)", "MS-CXR: images of all parts"),
         excluded="images without a row; rows whose file is missing; texts that only point to others (as notes)",
+        checked_on="layout",
         checked_against="the layout as published and the authors' rules for reports; no file of it is open to all",
     )
 

@@ -56,6 +56,7 @@ class Mura(Reader):
             "valid/XR_WRIST/patient11185/study1_positive/image1.png"
         ),
         excluded="images without a line in the list of their part; lines whose file is missing",
+        checked_on="tables",
         checked_against="the first 300 lines of each of the four tables; pictures on a generated folder",
     )
 

@@ -43,6 +43,7 @@ class Nih1000(Reader):
             "its own parts: 27 of 220 patients seen are in more than one",
         ),
         excluded="pictures in other folders, or under other names than the NIH's; an image that is there twice",
+        checked_on="images",
         checked_against="902 images; of 7 that nih-chestxray14 has here as well one is normal here and has a finding "
         "there",
     )

@@ -78,6 +78,7 @@ class NihChestxray14(Reader):
             "of the radiologists' labels the part `test` is in the official test list, the part `val` is not",
         ),
         excluded="images without a row in the table; rows whose file is missing",
+        checked_on="images",
         checked_against="772 images of 537 patients, 39 boxes, both lists and radiologists' labels of 32",
     )
 

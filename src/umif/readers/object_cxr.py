@@ -48,6 +48,7 @@ class ObjectCxr(Reader):
             "dev/08001.jpg …                     (or dev/dev/…)"
         ),
         excluded="images without a row; rows whose file is missing; unlabelled images of a test part",
+        checked_on="layout",
         checked_against="the layout's description; a generated folder",
     )
 

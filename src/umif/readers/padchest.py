@@ -94,6 +94,7 @@ class Padchest(Reader):
         ),
         excluded="21 files known to be missing or damaged; projections marked EXCLUDE; children; images labelled "
         "`exclude`; images without a row; rows whose file is missing",
+        checked_on="layout",
         checked_against="the layout's description; a generated folder",
     )
 

@@ -40,6 +40,7 @@ class Phantom(Reader):
         how_to_get="built in: umif.corpus.phantom.write_phantom(folder, images=3000); `umif demo` does it too",
         layout="phantom.json\nrecords.jsonl\nimages/p00001_0.png",
         excluded="pictures without a record; records whose picture is missing",
+        checked_on="images",
         checked_against="folders that the generator wrote",
     )
 

@@ -53,6 +53,7 @@ class Roco(Reader):
         ),
         overlaps=("roco-v2: about 44,000 of the same figures, in other parts", "MedICaT: leaves ROCO's figures out"),
         excluded="non-radiology figures; captions that name no radiograph, or other pictures too; missing images",
+        checked_on="tables",
         checked_against="1,000 captions and licences of the validation and test parts; images on a generated folder",
     )
 

@@ -54,6 +54,7 @@ class RocoV2(Reader):
         ),
         overlaps=("roco: about 44,000 of the same figures, in other parts",),
         excluded="figures that are no plain radiographs, by their concepts; missing images; images without a caption",
+        checked_on="layout",
         checked_against="the layout as described; generated folders",
     )
 

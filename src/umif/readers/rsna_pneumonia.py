@@ -71,6 +71,7 @@ class RsnaPneumonia(Reader):
             "COVIDx: 200 test and about 13,500 training images come from here",
         ),
         excluded="the challenge's 3,000 test images (unlabelled); images without a row; rows whose file is missing",
+        checked_on="images",
         checked_against="94 images as JPEG with 78 boxes, the header table and the table of matches; "
         "DICOM files and the official mapping on a generated folder",
     )

@@ -53,6 +53,7 @@ class SiimAcrPneumothorax(Reader):
         ),
         overlaps=("nih-chestxray14: contains all these images, no public map of the ids",),
         excluded="images without a row (a few dozen, and the unlabelled test images); rows whose file is missing",
+        checked_on="images",
         checked_against="one DICOM file in its native folder and 400 rows; the rest on a generated folder",
     )
 

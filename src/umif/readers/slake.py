@@ -60,6 +60,7 @@ class Slake(Reader):
         ),
         overlaps=("nih-chestxray14: most of its chest radiographs, no public map of the ids",),
         excluded="CT and MR images; masks of organs; questions that are not in English (as notes)",
+        checked_on="layout",
         checked_against="the layout as described; generated folders",
     )
 

@@ -54,6 +54,7 @@ class Table(Reader):
         ),
         overlaps=("without a column of patients each picture counts as a patient of its own",),
         excluded="rows without a picture, or whose picture is missing or lies outside; pictures without a row",
+        checked_on="tables",
         checked_against="generated tables in all three formats; NIH ChestX-ray14's and RSNA's own tables",
     )
 

@@ -56,6 +56,7 @@ class Tbx11k(Reader):
         ),
         overlaps=("imgs/extra: Montgomery, Shenzhen and the DA and DB sets",),
         excluded="the 3,302 test images (labels not published); images under extra; images in no list; missing files",
+        checked_on="images",
         checked_against="3 images with 3 boxes of the training list; the rest on a generated folder",
     )
 

@@ -65,6 +65,7 @@ class VqaRad(Reader):
         ),
         overlaps=("its images are MedPix's; parts share images",),
         excluded="images that are no radiographs; images without a question; questions whose image is missing",
+        checked_on="images",
         checked_against="2,823 questions of 251 images (a re-release); the release's own file on a generated folder",
     )
 

@@ -1,4 +1,4 @@
-"""Run folders → report.html, results.csv and results.json."""
+"""Run folders → report.html, results as CSV, JSON and LaTeX, and a model and a data card."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from markupsafe import Markup
 import umif
 from umif.corpus.manifest import write_atomically
 from umif.errors import EmptyError, UmifError
+from umif.report.cards import data_card, model_card
 from umif.report.figures import interval_plot, row_name, training_curves
+from umif.report.latex import results_latex
+from umif.report.looks import attention_looks, task_sheets
+from umif.report.published import PublishedTable, published_tables
 from umif.report.runs import RunData, read_runs
 from umif.report.tables import (
     Comparison,
@@ -44,8 +48,9 @@ _SHEET_STEPS = 12
 def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
     """Write the report of one or more run folders into `out`; return the path of `report.html`.
 
-    The page holds its figures and pictures and loads nothing. `results.csv` and `results.json` beside it hold the rows
-    of its tables.
+    The page holds its figures and pictures and loads nothing. `results.csv`, `results.json` and `results.tex` beside it
+    hold the rows of its tables; `model_card.md` and `data_card.md` (with a number from the second run on) describe each
+    run.
 
     Raises:
         EmptyError: no run was given.
@@ -64,6 +69,10 @@ def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
         write_atomically(folder / "results.csv", results_csv(rows).encode())
         text = json.dumps({"results": rows}, indent=1, ensure_ascii=False, allow_nan=False)
         write_atomically(folder / "results.json", f"{text}\n".encode())
+        comparisons = compare([{**row, "show_run": len(read) > 1} for row in rows])
+        write_atomically(folder / "results.tex", results_latex(comparisons).encode())
+        for name, card in _cards(read).items():
+            write_atomically(folder / name, card.encode())
         write_atomically(path, page.encode())
     except OSError as error:
         raise UmifError(f"cannot be written: {error.strerror}", where=folder, fix="choose another --out") from error
@@ -95,10 +104,34 @@ def render(runs: Sequence[RunData], *, commands: str) -> str:
         settings=_settings(runs),
         curves=Markup(training_curves({run.label: run.log for run in runs})),
         sheets=make_sheets(runs[0]),
+        published=_published(runs, rows),
+        looks=attention_looks(runs[0]),
+        task_sheets=task_sheets(rows, {run.label: run.path for run in runs}),
         corpora=[_corpus(run) for run in manifests.values()],
         commands=commands,
         starts=[_start(run.label, start) for run in runs for start in run.info["starts"]],
     )
+
+
+def _cards(runs: Sequence[RunData]) -> dict[str, str]:
+    """File name → text of every card."""
+    cards: dict[str, str] = {}
+    for number_, run in enumerate(runs, start=1):
+        ending = "" if number_ == 1 else f"_{number_}"
+        comparisons = compare(run.results)
+        verdicts = [verdict for verdict in map(judge, comparisons) if verdict is not None]
+        cards[f"model_card{ending}.md"] = model_card(run, comparisons, verdicts)
+        if (text := data_card(run)) is not None:
+            cards[f"data_card{ending}.md"] = text
+    return cards
+
+
+def _published(runs: Sequence[RunData], rows: Sequence[Row]) -> list[PublishedTable]:
+    """Tables of the paper, those with a figure of ours first; none where all is drawn pictures."""
+    if all(run.manifest and _only_phantom(run.manifest) for run in runs):
+        return []
+    recipes = {run.label: {**run.recipe, "pairs_seen": sum(row.get("pairs", 0) for row in run.log)} for run in runs}
+    return sorted(published_tables(rows, recipes), key=lambda table: not table.measured)
 
 
 def make_sheets(run: RunData) -> list[Sheet]:

@@ -148,9 +148,13 @@ def results_text(rows: Sequence[Row]) -> str:
     """Return the rows as a plain table for a terminal, baselines marked."""
     lines = []
     for comparison in compare(rows):
+        splits = comparison.rows[0].get("extra", {}).get("splits", "clean")
         lines.append(
             f"{comparison.task} · {comparison.data} · labels: {share(comparison.labels)} · {comparison.metric}"
+            f" · protocol: {splits}"
         )
+        if splits != "clean":
+            lines.append(f"  {comparison.protocol}")
         width = max(len(row["encoder"]) for row in comparison.rows)
         for row in comparison.rows:
             mark = "  (baseline)" if row["baseline"] else ""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from umif.corpus.store import Corpus
-    from umif.encoder import Encoder
+    from umif.encoder import Encoder, FrozenEncoder
+    from umif.tasks.published import Splits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +50,26 @@ class Result:
         """Return the row as plain JSON values."""
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Result:
+        """Return the row that `to_json` gave.
+
+        Raises:
+            KeyError: a column is missing.
+        """
+        needed = [one.name for one in fields(cls) if one.name != "extra"]
+        return cls(**{name: row[name] for name in needed}, extra=dict(row.get("extra", {})))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskOptions:
     """What a user can choose on the command line for any task.
 
-    `labels` are percentages; `baselines` turns random initialisation and pixels on; `seed` draws label subsets.
+    `splits` are `clean` (the corpus's own, by patient) or `paper` (those of published work).
+
+    `labels` are percentages; `baselines` turns random initialisation and pixels on; `seed` draws label subsets, and
+    `seeds` says how many in a row are taken: whatever is drawn or trained is so once for each, and rows give the mean.
+    `against` are encoders of others, evaluated beside the model by the same code on the same test set.
     `problems` names some of a task's problems, empty = all that the data can carry; `block` is the block (1-based)
     whose patches are pooled, `None` = the task's own choice; `progress` shows a bar on standard error after 2 s; `full`
     trains heads on all images and for as long as papers do, rather than within about a minute.
@@ -64,16 +79,33 @@ class TaskOptions:
     seed: int = 0
     baselines: bool = True
     problems: tuple[str, ...] = ()
+    splits: Splits = "clean"
     bootstrap: int = 1000
     block: int | None = None
     progress: bool = True
     full: bool = False
+    seeds: int = 1
+    against: tuple[FrozenEncoder, ...] = ()
+
+    @property
+    def every_seed(self) -> range:
+        """The seeds: `seed` and those after it."""
+        return range(self.seed, self.seed + self.seeds)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what decides the rows, as plain JSON values; encoders of others by their weights."""
+        chosen = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("progress", "against")}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()}
+        rivals = [[one.title, one.weights_sha256, one.preprocessing.to_json()] for one in self.against]
+        return {**plain, "against": rivals}
 
 
 class Task(ABC):
     """Base of all tasks; register with `@umif.register("task", name)`. A task sees the encoder only, never a model."""
 
     summary: ClassVar[str] = ""
+    # Whether it needs an encoder that reads words; encoders of others have none, so it leaves them out.
+    reads_words: ClassVar[bool] = False
 
     @abstractmethod
     def run(self, encoder: Encoder, corpus: Corpus, options: TaskOptions) -> Sequence[Result]:

@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import minimize  # type: ignore[import-untyped]
-from scipy.special import expit  # type: ignore[import-untyped]
+from scipy.special import expit, logsumexp  # type: ignore[import-untyped]
 
-from umif.errors import TaskError
-from umif.tasks.metrics import UNKNOWN, macro_auroc
+from umif.errors import NonFiniteError, TaskError
+from umif.tasks.metrics import UNKNOWN, exclusive_accuracy, macro_auroc
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
 # Inverse strength of the L2 penalty, from nearly nothing learned to nearly nothing held back.
 C_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 _MAX_STEPS, _TOLERANCE = 2000, 1e-6
+# The log-odds of a class that no training image has: finite, and below whatever a fit gives.
+_NEVER = -1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class LinearHead:
     Attributes:
         weights_DF, bias_F: Act on features as the encoder gives them; zero for a class that could not be fitted.
         c: The regularisation chosen.
-        val: Macro AUC on val of each value of the grid, ascending.
+        val: Macro AUC (accuracy, of exclusive classes) on val of each value of the grid, ascending.
         unfitted: Positions of the classes that the training labels know in one state only; their score is constant.
         converged: Whether every fit reached the solver's tolerance.
     """
@@ -57,10 +59,13 @@ def fit_linear_head(
     *,
     statistics_ND: NDArray[np.floating] | None = None,
     grid: Sequence[float] = C_GRID,
+    exclusive: bool = False,
 ) -> LinearHead:
     """Fit one classifier per class for every C of the grid; keep the C with the best macro AUC on val.
 
-    The classes share one C; of equally good ones the smallest, most regularised, is kept.
+    The classes share one C; of equally good ones the smallest, most regularised, is kept. Classes that exclude one
+    another (`exclusive`) are fitted together by a softmax, and the best accuracy on val decides; one that no training
+    image has is never told.
 
     Args:
         train_ND, train_NF: Features and labels to fit on.
@@ -68,29 +73,40 @@ def fit_linear_head(
         statistics_ND: Features whose mean and deviation standardise: all training images, labelled or not, so that a
             share of 1 % is not at the mercy of five images' deviation. `None` = the ones fitted on.
         grid: Values of C.
+        exclusive: Whether every image is of exactly one class.
 
     Raises:
+        NonFiniteError: features hold NaN or infinity.
         TaskError: no class has both states among the training labels, or none of those among the val labels.
     """
+    for features_ND in (train_ND, val_ND):
+        if not np.isfinite(features_ND).all():
+            raise NonFiniteError("features to fit on hold NaN or infinity", fix="the encoder's weights are damaged")
     shift_D, scale_D = _moments(train_ND if statistics_ND is None else statistics_ND)
     standard_ND = (np.asarray(train_ND, dtype=np.float64) - shift_D) * scale_D
     basis_DK, spread_K = _principal(standard_ND)
     train_NK = standard_ND @ basis_DK
-    fitted = [column for column in range(train_NF.shape[1]) if {0, 1} <= set(train_NF[:, column].tolist())]
-    if not fitted:
+    needed = {1} if exclusive else {0, 1}
+    fitted = [column for column in range(train_NF.shape[1]) if needed <= set(train_NF[:, column].tolist())]
+    if len(fitted) < (2 if exclusive else 1):
         raise TaskError("the training labels hold one class only", fix="use a larger share of the labels")
     heads, values, converged = [], [], True
+    solve = _solve_exclusive if exclusive else _solve
+    unknown_score = _NEVER if exclusive else 0.0
     weights_FL = np.zeros((len(fitted), train_NK.shape[1] + 1))
     for c in sorted(grid):
         # Each C starts from the solution of the one before, which is near.
-        weights_FL, reached = _solve(train_NK, spread_K, train_NF[:, fitted], c, weights_FL)
+        weights_FL, reached = solve(train_NK, spread_K, train_NF[:, fitted], c, weights_FL)
         converged = converged and reached
-        weights_DF, bias_F = np.zeros((len(shift_D), train_NF.shape[1])), np.zeros(train_NF.shape[1])
+        weights_DF, bias_F = np.zeros((len(shift_D), train_NF.shape[1])), np.full(train_NF.shape[1], unknown_score)
         weights_DF[:, fitted] = basis_DK @ weights_FL[:, :-1].T * scale_D[:, None]
         bias_F[fitted] = weights_FL[:, -1] - shift_D @ weights_DF[:, fitted]
         heads.append((weights_DF, bias_F))
         val_scores = np.asarray(val_ND, dtype=np.float64) @ weights_DF + bias_F
-        values.append(macro_auroc(val_scores[:, fitted], val_NF[:, fitted])[0])
+        if exclusive:
+            values.append(exclusive_accuracy(val_scores, val_NF)[0])
+        else:
+            values.append(macro_auroc(val_scores[:, fitted], val_NF[:, fitted])[0])
     best = int(np.argmax(values))
     unfitted = tuple(column for column in range(train_NF.shape[1]) if column not in fitted)
     return LinearHead(*heads[best], sorted(grid)[best], tuple(values), unfitted, converged)
@@ -129,6 +145,46 @@ def _solve(
         gradient_FL[:, -1] = pull_FN.sum(1)
         return float(value), (gradient_FL * unit_FL).reshape(-1)
 
+    return _minimum(loss, start_FL, unit_FL)
+
+
+def _solve_exclusive(
+    train_NK: NDArray[np.float64],
+    spread_K: NDArray[np.float64],
+    labels_NF: NDArray[np.int8],
+    c: float,
+    start_FL: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], bool]:
+    """As `_solve`, for classes that exclude one another: mean of −log softmax + |W|² / (2 C n).
+
+    Images of a class that is not among these are left out.
+    """
+    inside = (labels_NF == 1).any(axis=1)
+    rows_nK, truth_nF = train_NK[inside], (labels_NF[inside] == 1).astype(np.float64)
+    count = len(rows_nK)
+    penalty = 1.0 / (c * count)
+    unit_FL = np.full_like(start_FL, 2.0)
+    unit_FL[:, :-1] = 1.0 / np.sqrt(0.25 * spread_K**2 + penalty)
+
+    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        weights_FL = flat.reshape(unit_FL.shape) * unit_FL
+        scores_nF = rows_nK @ weights_FL[:, :-1].T + weights_FL[:, -1]
+        log_nF = scores_nF - logsumexp(scores_nF, axis=1, keepdims=True)
+        value = -(truth_nF * log_nF).sum() / count + 0.5 * penalty * (weights_FL[:, :-1] ** 2).sum()
+        pull_nF = (np.exp(log_nF) - truth_nF) / count
+        gradient_FL = np.empty_like(weights_FL)
+        gradient_FL[:, :-1] = pull_nF.T @ rows_nK + penalty * weights_FL[:, :-1]
+        gradient_FL[:, -1] = pull_nF.sum(0)
+        return float(value), (gradient_FL * unit_FL).reshape(-1)
+
+    return _minimum(loss, start_FL, unit_FL)
+
+
+def _minimum(
+    loss: Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]],
+    start_FL: NDArray[np.float64],
+    unit_FL: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], bool]:
     options = {"maxiter": _MAX_STEPS, "maxfun": 2 * _MAX_STEPS, "maxcor": 20, "gtol": _TOLERANCE, "ftol": 0.0}
     found = minimize(loss, (start_FL / unit_FL).reshape(-1), jac=True, method="L-BFGS-B", options=options)
     # Where rounding stops the line search first, the gradient says how near the optimum is.

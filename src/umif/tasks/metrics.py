@@ -1,4 +1,4 @@
-"""Metrics and their intervals: AUROC, macro AUROC, accuracy; resampling is by patient.
+"""Metrics and their intervals: AUROC, macro AUROC, accuracies; resampling is by patient.
 
 A label is 1 (positive), 0 (negative) or −1 (unknown: not mentioned, uncertain). Unknowns are left out of a class, never
 counted as negative. Images of one patient are not independent, so a replicate of the bootstrap draws whole patients,
@@ -188,6 +188,73 @@ def macro_auroc_replicates(
             total_R = np.where(defined_FR, per_class_FR, 0.0).sum(0)
             values[index].append(np.where(count_R > 0, total_R / np.maximum(count_R, 1), np.nan))
     return [np.concatenate(blocks) if blocks else np.zeros(0) for blocks in values]
+
+
+def exclusive_accuracy(
+    scores_NF: NDArray[np.floating], labels_NF: NDArray[np.integer]
+) -> tuple[float, list[float | None]]:
+    """Share of images whose highest score is their class's, and the share among each class's own images.
+
+    Of equal highest scores the first counts. Labels are 1 in one class and 0 in the others; rows of unknowns are left
+    out. A class without an image has no share (`None`).
+
+    Raises:
+        TaskError: nothing is labelled.
+        ShapeError: shapes differ, a score is not finite, or an image is of several classes.
+    """
+    known_n, hits_n, truth_n = _hits(scores_NF, labels_NF)
+    if not len(known_n):
+        raise TaskError("no image is labelled, so there is no accuracy")
+    own = [hits_n[truth_n == column] for column in range(np.asarray(labels_NF).shape[1])]
+    return float(hits_n.mean()), [float(one.mean()) if len(one) else None for one in own]
+
+
+def exclusive_accuracy_replicates(
+    score_sets: Sequence[NDArray[np.floating]],
+    labels_NF: NDArray[np.integer],
+    patients_N: Sequence[str],
+    replicates: int,
+    seed: int,
+) -> list[NDArray[np.float64]]:
+    """Accuracy of each set of scores in each replicate, paired as `macro_auroc_replicates`. Shapes: (R,) each."""
+    if len(patients_N) != len(labels_NF):
+        raise ShapeError(f"{len(patients_N)} patients for {len(labels_NF)} labels")
+    found = [_hits(scores_NF, labels_NF) for scores_NF in score_sets]
+    return weighted_means([(known, hits.astype(np.float64)) for known, hits, _ in found], patients_N, replicates, seed)
+
+
+def weighted_means(
+    sets: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]],
+    patients_N: Sequence[str],
+    replicates: int,
+    seed: int,
+) -> list[NDArray[np.float64]]:
+    """Mean of values over the images that have them, in each replicate; NaN where none of these is drawn.
+
+    Each set is (positions of the images, their values). Shapes: (R,) for each set.
+    """
+    means: list[list[NDArray[np.float64]]] = [[] for _ in sets]
+    for weights_RN in patient_weights(patients_N, replicates, seed):
+        for index, (places_n, values_n) in enumerate(sets):
+            weights_Rn = weights_RN[:, places_n]
+            total_R = weights_Rn.sum(1)
+            mean_R = (weights_Rn @ values_n) / np.maximum(total_R, 1.0)
+            means[index].append(np.where(total_R > 0, mean_R, np.nan))
+    return [np.concatenate(blocks) if blocks else np.zeros(0) for blocks in means]
+
+
+def _hits(
+    scores_NF: NDArray[np.floating], labels_NF: NDArray[np.integer]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
+    """Positions of the labelled images, whether each is told right, and its class."""
+    scores, labels = _checked(scores_NF), np.asarray(labels_NF)
+    if scores.shape != labels.shape:
+        raise ShapeError(f"scores of shape {scores.shape} for labels of shape {labels.shape}")
+    known_n = np.flatnonzero((labels != UNKNOWN).all(axis=1))
+    if len(known_n) and not ((labels[known_n] == 1).sum(axis=1) == 1).all():
+        raise ShapeError("an image is of no class or of several, where classes exclude one another")
+    truth_n = labels[known_n].argmax(axis=1)
+    return known_n, scores[known_n].argmax(axis=1) == truth_n, truth_n
 
 
 def _class_auc(scores_NF: NDArray[np.float64], labels_NF: NDArray[np.integer]) -> NDArray[np.float64]:

@@ -9,19 +9,25 @@ Shape legend: N images, F classes.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
-from pydantic import Field, model_validator
 
-from umif.config import Config, parse_config
-from umif.corpus.schema import LABEL_STATES
-from umif.errors import ConfigError, TaskError, nearest
+from umif.corpus.quarantine import excluded_images
+from umif.errors import TaskError
+from umif.tasks.definitions import (
+    Condition,
+    Problem,
+    PromptSides,
+    built_in_problems,
+    find_problem,
+    read_problems,
+)
+from umif.tasks.labels import labels_of
 from umif.tasks.metrics import UNKNOWN
+from umif.tasks.published import LEFT_OUT, image_splits, missing_splits, overlap, published
+from umif.tasks.slices import age_group
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,69 +35,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from umif.corpus import Corpus
+    from umif.tasks.published import Splits
 
-BUILT_IN = Path(__file__).with_name("problems.yaml")
+__all__ = [
+    "MIN_PATIENTS",
+    "Cases",
+    "Condition",
+    "Problem",
+    "PromptSides",
+    "applicable",
+    "built_in_problems",
+    "chosen_cases",
+    "find_problem",
+    "ids_sha256",
+    "read_problems",
+    "select",
+]
+
 # Below so many positive or negative patients in train or test, a class says nothing: its interval spans everything.
 MIN_PATIENTS = 5
-_COLUMNS = ("image", "dataset", "patient", "split", "view", "sex", "findings")
-# The complement of all others, so it is no class of its own beside them.
-_NOT_A_CLASS = "no_finding"
-
-
-class Condition(Config):
-    """What an image must have; all keys that are given must hold."""
-
-    finding: str | None = Field(None, description="Vocabulary id of a label")
-    raw: str | None = Field(None, description="The dataset's own spelling of a label, case apart")
-    state: Literal["present", "absent", "uncertain"] = Field("present", description="State of that label")
-    sex: Literal["F", "M"] | None = Field(None, description="Sex of the patient")
-    view: str | None = Field(None, description="View as the dataset spells it, case apart")
-
-    @model_validator(mode="after")
-    def _asks_something(self) -> Self:
-        if self.finding is self.raw is self.sex is self.view is None:
-            raise ValueError("a condition needs finding, raw, sex or view")
-        return self
-
-    def holds(self, image: dict[str, Any]) -> bool:
-        """Whether a row of the corpus's images has all that is asked for."""
-        if self.sex is not None and image["sex"] != self.sex:
-            return False
-        if self.view is not None and (image["view"] or "").casefold() != self.view.casefold():
-            return False
-        return (self.finding is self.raw is None) or any(self._names(label) for label in image["findings"])
-
-    def _names(self, label: dict[str, Any]) -> bool:
-        return (
-            label["state"] == self.state
-            and (self.finding is None or label["finding"] == self.finding)
-            and (self.raw is None or label["raw"].casefold() == self.raw.casefold())
-        )
-
-
-class PromptSides(Config):
-    """Whose prompts describe the two sides: finding ids, or `not <finding id>` for the negated ones."""
-
-    positive: tuple[str, ...] = Field(min_length=1, description="Prompts of the positive side")
-    negative: tuple[str, ...] = Field(min_length=1, description="Prompts of the negative side")
-
-
-class Problem(Config):
-    """One classification problem, or, of kind `findings`, one class for every finding with enough of both states."""
-
-    name: str = Field(min_length=1, description="What the problem is called on the command line")
-    title: str = Field(min_length=1, description="What it asks, for tables")
-    kind: Literal["two-sided", "findings"] = Field("two-sided", description="One class, or one per finding")
-    datasets: tuple[str, ...] = Field((), description="Datasets it is about; empty = all of a corpus")
-    positive: tuple[Condition, ...] = Field((), description="Positive images: any of these")
-    negative: tuple[Condition, ...] = Field((), description="Negative images: any of these")
-    zero_shot: PromptSides | None = Field(None, description="Prompts of both sides, where words can ask it")
-
-    @model_validator(mode="after")
-    def _has_sides(self) -> Self:
-        if (self.kind == "two-sided") != bool(self.positive and self.negative):
-            raise ValueError("a two-sided problem needs positive and negative; a findings problem has neither")
-        return self
+_COLUMNS = ("image", "dataset", "patient", "split", "view", "sex", "age_years", "findings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +62,9 @@ class Cases:
     """The images of one problem, in the corpus's order.
 
     Shapes: rows_N int64, rows of the corpus's images; labels_NF int8: 1, 0 or −1 (unknown); images_N, datasets_N,
-    patients_N and splits_N str. `classes` are finding ids, or the problem's own name.
+    patients_N, splits_N and own_splits_N (the corpus's, whichever are in use) str. `classes` are finding ids, or the
+    problem's own name; `splits` says whose splits are in use; `groups` are what results are sliced by (sex, age, view,
+    dataset; an empty string is not known); `notes` is what every row shall tell.
     """
 
     problem: Problem
@@ -110,13 +75,18 @@ class Cases:
     datasets_N: NDArray[np.str_]
     patients_N: NDArray[np.str_]
     splits_N: NDArray[np.str_]
+    own_splits_N: NDArray[np.str_]
+    splits: Splits = "clean"
+    groups: dict[str, NDArray[np.str_]] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
 
     def keep(self, columns: Sequence[int]) -> Cases:
         """Return the cases of some classes: the images that one of these knows."""
         labels_NF = self.labels_NF[:, list(columns)]
         known = np.flatnonzero((labels_NF != UNKNOWN).any(axis=1))
-        return Cases(
-            problem=self.problem,
+        return replace(
+            self,
+            groups={by: group_N[known] for by, group_N in self.groups.items()},
             classes=tuple(self.classes[column] for column in columns),
             labels_NF=labels_NF[known],
             rows_N=self.rows_N[known],
@@ -124,6 +94,7 @@ class Cases:
             datasets_N=self.datasets_N[known],
             patients_N=self.patients_N[known],
             splits_N=self.splits_N[known],
+            own_splits_N=self.own_splits_N[known],
         )
 
     def of(self, split: str) -> NDArray[np.int64]:
@@ -133,8 +104,16 @@ class Cases:
     @property
     def data(self) -> str:
         """Datasets and problem, for tables."""
-        what = f"{len(self.classes)} findings" if self.problem.kind == "findings" else self.problem.title
+        what = self.problem.title
+        if self.problem.kind == "findings":
+            named, there = len(self.problem.findings), len(self.classes)
+            what = f"{there} findings" if not named else f"{what} ({f'{there} of ' if there < named else ''}{named})"
         return f"{', '.join(np.unique(self.datasets_N))}: {what}"
+
+    @property
+    def overlap(self) -> dict[str, int] | None:
+        """What of the test set is met elsewhere (`published.overlap`); `None` for clean splits, which have none."""
+        return None if self.splits == "clean" else overlap(self.splits_N, self.own_splits_N, self.patients_N)
 
     @property
     def split_sha256(self) -> str:
@@ -152,58 +131,25 @@ def ids_sha256(ids: Sequence[str] | NDArray[np.str_]) -> str:
     return hashlib.sha256("\n".join(sorted(str(name) for name in ids)).encode()).hexdigest()
 
 
-@cache
-def built_in_problems() -> tuple[Problem, ...]:
-    """The problems of `problems.yaml`, in its order."""
-    return read_problems(BUILT_IN)
+def select(problem: Problem, corpus: Corpus, splits: Splits = "clean") -> Cases:
+    """Return the images of `problem` with their labels and splits, without what the quarantine list excludes.
 
-
-def read_problems(path: str | Path) -> tuple[Problem, ...]:
-    """Read a YAML list of problems.
-
-    Raises:
-        ConfigError: it is no such list, an unknown key, or a name used twice.
-    """
-    try:
-        entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot be read: {error}", where=path) from None
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ConfigError("must hold a list of problems", where=path)
-    problems = tuple(
-        parse_config(Problem, entry, where=f"{path}, problem {number}") for number, entry in enumerate(entries, 1)
-    )
-    names = [problem.name for problem in problems]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"the problem {name!r} occurs twice", where=path, fix="give it another name")
-    return problems
-
-
-def find_problem(name: str) -> Problem:
-    """Return the built-in problem `name`.
+    Args:
+        problem: What is asked.
+        corpus: Whose images.
+        splits: `clean` = the corpus's own; `paper` = those of published work, images without any left out.
 
     Raises:
-        TaskError: there is none; the nearest name is offered.
+        CorpusError: the quarantine list cannot be read.
+        TaskError: train, val or test lack one of the two sides, or nobody has published splits; what is missing is
+            named.
     """
-    for problem in built_in_problems():
-        if problem.name == name:
-            return problem
-    raise TaskError(f"no problem is called {name!r}", fix=nearest(name, [p.name for p in built_in_problems()]))
-
-
-def select(problem: Problem, corpus: Corpus) -> Cases:
-    """Return the images of `problem` with their labels and splits.
-
-    Raises:
-        TaskError: train, val or test lack one of the two sides; what is missing is named.
-    """
-    images = corpus.images_table(_COLUMNS).to_pylist()
-    found = [(row, image) for row, image in enumerate(images) if _about(problem, image)]
-    if problem.kind == "findings":
-        classes, labels_NF = _finding_labels(found)
-    else:
-        classes, labels_NF = (problem.name,), _side_labels(problem, found)
+    found = [(row, image) for row, image in _images(corpus, splits) if problem.about(image)]
+    if splits == "paper" and not found:
+        raise missing_splits(
+            problem.datasets or corpus.images_table(["dataset"]).column("dataset").unique().to_pylist()
+        )
+    classes, labels_NF = labels_of(problem, [image for _, image in found], published=splits == "paper")
 
     def column(name: str) -> NDArray[np.str_]:
         return np.array([image[name] for _, image in found], dtype=np.str_)
@@ -217,38 +163,66 @@ def select(problem: Problem, corpus: Corpus) -> Cases:
         datasets_N=column("dataset"),
         patients_N=column("patient"),
         splits_N=column("split"),
+        own_splits_N=column("own_split"),
+        splits=splits,
+        groups={
+            "sex": np.array([image["sex"] or "" for _, image in found], dtype=np.str_),
+            "age": np.array([age_group(image["age_years"]) for _, image in found], dtype=np.str_),
+            "view": np.array([(image["view"] or "").upper() for _, image in found], dtype=np.str_),
+            "dataset": column("dataset"),
+        },
+        notes=_notes(problem, splits, np.unique(column("dataset")).tolist()),
     )
-    able = [index for index in range(len(classes)) if _lacking(cases, index) is None]
-    # Where none is able, all stay, so that the error can say what they lack.
-    cases = cases.keep(able or range(len(classes)))
+    lacking = {name: what for index, name in enumerate(classes) if (what := _lacking(cases, index)) is not None}
+    able = [index for index, name in enumerate(classes) if name not in lacking]
+    # Where none is able, all stay, so that the error can say what they lack. Exclusive classes stay together: accuracy
+    # over fewer of them would be another number.
+    cases = cases.keep(range(len(classes)) if problem.kind == "classes" else able or range(len(classes)))
     _check_splits(cases)
+    if problem.findings and lacking:
+        if 2 * len(able) < len(classes):
+            raise TaskError(
+                f"{len(able)} of its {len(classes)} findings have enough patients ({next(iter(lacking.values()))})",
+                where=f"problem {problem.name}",
+                fix="a mean over fewer than half of them would not be what its name says: prepare more of the data",
+            )
+        cases = replace(cases, notes={**cases.notes, "classes_left_out": lacking})
     return cases
 
 
-def applicable(corpus: Corpus) -> list[Problem]:
-    """Return the built-in problems that a corpus can carry."""
+def _notes(problem: Problem, splits: Splits, datasets: Sequence[str]) -> dict[str, Any]:
+    """What rows tell of published splits, and of how labels were read with them."""
+    if splits == "clean":
+        return {}
+    rules = {name: rule.note for name in datasets if (rule := published(name, "classification")) is not None}
+    labels = {} if problem.published is None else {"published_labels": problem.published.model_dump(mode="json")}
+    return {"published_splits": rules, **labels}
+
+
+def applicable(corpus: Corpus, splits: Splits = "clean") -> list[Problem]:
+    """Return the built-in problems that a corpus can carry on some splits."""
     able = []
     for problem in built_in_problems():
         try:
-            select(problem, corpus)
+            select(problem, corpus, splits)
         except TaskError:
             continue
         able.append(problem)
     return able
 
 
-def chosen_cases(corpus: Corpus, names: Sequence[str]) -> list[Cases]:
+def chosen_cases(corpus: Corpus, names: Sequence[str], splits: Splits = "clean") -> list[Cases]:
     """Return the cases of the problems named; of every one that the corpus can carry if none is named.
 
     Raises:
         TaskError: a named problem is unknown or cannot be carried, or none can.
     """
     if names:
-        return [select(find_problem(name), corpus) for name in names]
-    cases = [select(problem, corpus) for problem in applicable(corpus)]
+        return [select(find_problem(name), corpus, splits) for name in names]
+    cases = [select(problem, corpus, splits) for problem in applicable(corpus, splits)]
     if not cases:
         raise TaskError(
-            "no classification problem can be carried by this corpus",
+            f"no classification problem can be carried by this corpus on {splits} splits",
             where=corpus.path,
             fix=f"it needs {MIN_PATIENTS} positive and negative patients of something in train and in test, and some "
             "in val: prepare more images, or name a problem to be told what it lacks",
@@ -256,37 +230,16 @@ def chosen_cases(corpus: Corpus, names: Sequence[str]) -> list[Cases]:
     return cases
 
 
-def _about(problem: Problem, image: dict[str, Any]) -> bool:
-    return not problem.datasets or image["dataset"] in problem.datasets
-
-
-def _side_labels(problem: Problem, found: list[tuple[int, dict[str, Any]]]) -> NDArray[np.int8]:
-    """Shape (N, 1)."""
-    labels_N1 = np.full((len(found), 1), UNKNOWN, dtype=np.int8)
-    for index, (_, image) in enumerate(found):
-        positive = any(condition.holds(image) for condition in problem.positive)
-        negative = any(condition.holds(image) for condition in problem.negative)
-        if positive != negative:
-            labels_N1[index, 0] = 1 if positive else 0
-    return labels_N1
-
-
-def _finding_labels(found: list[tuple[int, dict[str, Any]]]) -> tuple[tuple[str, ...], NDArray[np.int8]]:
-    """Present is 1, absent is 0; uncertain, not mentioned and contradictory stay unknown. Shape (N, F)."""
-    value = {"present": 1, "absent": 0}
-    assert value.keys() < set(LABEL_STATES)
-    stated: dict[str, dict[int, set[int]]] = {}
-    for index, (_, image) in enumerate(found):
-        for label in image["findings"]:
-            if label["finding"] not in (None, _NOT_A_CLASS) and label["state"] != "not_mentioned":
-                states = stated.setdefault(label["finding"], {}).setdefault(index, set())
-                states.add(value.get(label["state"], UNKNOWN))
-    classes = tuple(sorted(stated))
-    labels_NF = np.full((len(found), len(classes)), UNKNOWN, dtype=np.int8)
-    for column, finding in enumerate(classes):
-        for index, states in stated[finding].items():
-            labels_NF[index, column] = states.pop() if len(states) == 1 else UNKNOWN
-    return classes, labels_NF
+def _images(corpus: Corpus, splits: Splits) -> list[tuple[int, dict[str, Any]]]:
+    """Return the images that are in a split and not in quarantine, with their rows; excluded labels state nothing."""
+    no_image, no_labels = excluded_images(corpus)
+    images = corpus.images_table(_COLUMNS).to_pylist()
+    for row in np.flatnonzero(no_labels):
+        images[row]["findings"] = []
+    places = image_splits(corpus, splits)
+    for image, place in zip(images, places, strict=True):
+        image["own_split"], image["split"] = image["split"], str(place)
+    return [(row, images[row]) for row in np.flatnonzero(~no_image & (places != LEFT_OUT)).tolist()]
 
 
 def _lacking(cases: Cases, column: int) -> str | None:
@@ -312,9 +265,12 @@ def _check_splits(cases: Cases) -> None:
     if not len(cases.rows_N):
         about = f" of {', '.join(problem.datasets)}" if problem.datasets else ""
         raise TaskError(f"no image{about} has the labels that it asks for", where=f"problem {problem.name}", fix=fix)
-    lacking = [what for column in range(len(cases.classes)) if (what := _lacking(cases, column)) is not None]
-    if len(lacking) == len(cases.classes):
-        raise TaskError(lacking[0], where=f"problem {problem.name}", fix=fix)
+    found = [(name, _lacking(cases, column)) for column, name in enumerate(cases.classes)]
+    lacking = [(name, what) for name, what in found if what is not None]
+    if len(lacking) == len(cases.classes) or (lacking and problem.kind == "classes"):
+        name, what = lacking[0]
+        of_class = f"{name}: " if len(cases.classes) > 1 else ""
+        raise TaskError(f"{of_class}{what}", where=f"problem {problem.name}", fix=fix)
     val_NF = cases.labels_NF[cases.of("val")]
     if not any({0, 1} <= set(val_NF[:, column].tolist()) for column in range(len(cases.classes))):
         raise TaskError(

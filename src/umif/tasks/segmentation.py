@@ -10,7 +10,7 @@ Differs: patients instead of rows; one decoder for all classes of a problem; a s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -21,7 +21,7 @@ from umif.rng import keyed_rng
 from umif.tasks.base import Result, Task
 from umif.tasks.dense import dense_variants
 from umif.tasks.head_training import HeadTraining
-from umif.tasks.image_values import ImageSet, Valued, compare_values, macro_mean_interval
+from umif.tasks.image_values import ImageSet, Valued, compare_values, macro_mean, macro_mean_interval
 from umif.tasks.problems import ids_sha256
 from umif.tasks.segmentation_cases import SIDE, DrawnMasks, chosen_mask_cases
 from umif.tasks.segmentation_fit import (
@@ -51,10 +51,12 @@ if TYPE_CHECKING:
 
     Progress = Callable[[str, int, int], None]
 
-PROTOCOL = (
-    f"frozen patches of several blocks, U-Net-like decoder; trained on train, best state on val, test scored once; by "
-    f"patient; masks on {SIDE} × {SIDE}, threshold 0.5"
+_HOW = (
+    "{decoder}; trained on train, best state on val, test scored once; by patient; "
+    f"masks on {SIDE} × {SIDE}, threshold {THRESHOLD}"
 )
+PROTOCOL = _HOW.format(decoder="frozen patches of several blocks, U-Net-like decoder")
+PAPER_PROTOCOL = _HOW.format(decoder="frozen patches of the last block, SETR-like decoder and loss as published")
 TASK = "segmentation"
 MEAN_MASK, NOTHING = "mean mask", "nothing"
 DICE, DICE_THERE, IOU = "Dice", "Dice where present", "IoU"
@@ -69,12 +71,20 @@ QUICK = SegmentationSettings(
 FULL = SegmentationSettings(
     training=HeadTraining(steps=12_000, batch=16, lr=5e-4, weight_decay=0.05, validate_every=300, patience=10)
 )
-# The decoder and the loss that published comparisons of this field train on a ViT.
+# With `--protocol paper`: the decoder and the loss that published comparisons of this field train on a ViT.
 PAPER = SegmentationSettings(
     decoder="setr",
     blocks=1,
     loss="focal-dice",
     training=HeadTraining(steps=12_000, batch=8, lr=5e-4, weight_decay=0.05, validate_every=300, patience=10),
+)
+
+PAPER_QUICK = PAPER.model_copy(
+    update={
+        "training": HeadTraining(steps=200, batch=8, lr=5e-4, weight_decay=0.05, validate_every=50, patience=3),
+        "train_images": QUICK.train_images,
+        "val_images": QUICK.val_images,
+    }
 )
 
 
@@ -84,6 +94,7 @@ class _Plan:
 
     cases: MaskCases
     share: float
+    seed: int
     labelled: NDArray[np.int64]
     train: NDArray[np.int64]
     val: NDArray[np.int64]
@@ -120,15 +131,17 @@ class Segmentation(Task):
         Raises:
             TaskError: a problem that was named cannot be carried by the corpus, or none can.
         """
-        settings = self.settings or (FULL if options.full else QUICK)
-        problems = [
-            [_plan(cases, share, settings, options.seed) for share in options.labels]
-            for cases in chosen_mask_cases(corpus, options.problems)
-        ]
+        paper = options.splits == "paper"
+        settings = self.settings or ((PAPER if paper else FULL) if options.full else (PAPER_QUICK if paper else QUICK))
         results: list[Result] = []
         with stages(options.progress) as progress:
-            for plans in problems:
-                results += _run_problem(plans, encoder, corpus, settings, options, progress)
+            for cases in chosen_mask_cases(corpus, options.problems):
+                trials: list[list[tuple[_Plan, list[_Reached]]]] = []
+                for seed in options.every_seed:
+                    own = replace(options, seed=seed, seeds=1)
+                    trials.append(_one_seed(cases, encoder, corpus, settings, own, seed == options.seed, progress))
+                for of_share in zip(*trials, strict=True):
+                    results += _rows([plan for plan, _ in of_share], [ones for _, ones in of_share], settings, options)
         return results
 
 
@@ -138,27 +151,28 @@ def _plan(cases: MaskCases, share: float, settings: SegmentationSettings, seed: 
     return _Plan(
         cases,
         share,
+        seed,
         labelled,
         drawn_down(cases, labelled, settings.train_images, seed, among=train),
         drawn_down(cases, cases.of("val"), settings.val_images, seed),
     )
 
 
-def _run_problem(
-    plans: Sequence[_Plan],
+def _one_seed(
+    cases: MaskCases,
     encoder: Encoder,
     corpus: Corpus,
     settings: SegmentationSettings,
     options: TaskOptions,
+    pictured: bool,
     progress: Progress,
-) -> list[Result]:
-    """Rows of one problem: of every share of the labels, every metric, every encoder."""
-    cases, name = plans[0].cases, plans[0].cases.problem.name
+) -> list[tuple[_Plan, list[_Reached]]]:
+    """What all encoders reach on one problem at every share of the labels, with one seed."""
+    plans = [_plan(cases, share, settings, options.seed) for share in options.labels]
+    name = f"{cases.problem.name}" if pictured else f"{cases.problem.name}, seed {options.seed}"
     used = np.unique(np.concatenate([plan.used for plan in plans]))
-    test = cases.of("test")
     masks = DrawnMasks(corpus, cases, used, lambda done, total: progress(f"masks: {name}", done, total))
     reached: list[list[_Reached]] = [[] for _ in plans]
-    sheet: str | None = None
     for variant in dense_variants(encoder, corpus, options, settings.blocks):
 
         def extracted(done: int, total: int, what: str = f"features: {variant.encoder}") -> None:
@@ -179,16 +193,15 @@ def _run_problem(
                 lambda done, total, what=what: progress(what, done, total),  # type: ignore[misc]
             )
             draw = predicted(decoder, cases, features, encoder.device)
-            measured = measure(cases, masks, test, draw)
-            ones.append(_Reached(variant.encoder, variant.baseline, measured, {**variant.extra, **extra}))
-            if not variant.baseline and plan.share == max(options.labels):
-                sheet = _sheet(plan, encoder, corpus, masks, draw, measured, options.seed)
-    results = []
-    for plan, ones in zip(plans, reached, strict=True):
-        if options.baselines:
+            measured = measure(cases, masks, cases.of("test"), draw)
+            extra = {**variant.extra, **extra}
+            if pictured and not variant.baseline and plan.share == max(options.labels):
+                extra |= _sheet(plan, encoder, corpus, masks, draw, measured, options.seed)
+            ones.append(_Reached(variant.encoder, variant.baseline, measured, extra))
+    if options.baselines:
+        for plan, ones in zip(plans, reached, strict=True):
             ones += _imageless(plan, masks)
-        results += _rows(plan, ones, sheet if plan.share == max(options.labels) else None, options)
-    return results
+    return list(zip(plans, reached, strict=True))
 
 
 def _imageless(plan: _Plan, masks: DrawnMasks) -> list[_Reached]:
@@ -202,30 +215,51 @@ def _imageless(plan: _Plan, masks: DrawnMasks) -> list[_Reached]:
     return found
 
 
-def _rows(plan: _Plan, ones: Sequence[_Reached], sheet: str | None, options: TaskOptions) -> list[Result]:
-    cases = plan.cases
+def _rows(
+    plans: Sequence[_Plan], trials: Sequence[list[_Reached]], settings: SegmentationSettings, options: TaskOptions
+) -> list[Result]:
+    """Rows of one problem and share. With several seeds, an image's value is the mean of what it has with each.
+
+    The mean of means is the mean over all, so a row's value and each replicate are the mean of the seeds' own.
+    """
+    cases = plans[0].cases
     test = cases.of("test")
     about = ImageSet(cases.problem.name, cases.data, cases.classes, cases.images_N[test], cases.patients_N[test])
     metrics: dict[str, Callable[[Measured], NDArray[np.float64]]] = {DICE: lambda one: one.dice}
     if (cases.states_NF[test] == 0).any():
         metrics[DICE_THERE] = lambda one: one.dice_there
     metrics |= {IOU: lambda one: one.iou, OUTLINES: lambda one: one.within}
-    counts = _counts(plan, options.seed)
+    protocol = PAPER_PROTOCOL if settings.decoder == "setr" else PROTOCOL
     results = []
     for metric, values in metrics.items():
         valued = []
-        for one in ones:
-            extra = {**counts, **one.extra}
+        for ones in zip(*trials, strict=True):
+            values_SNF = np.stack([values(one.measured) for one in ones])
+            told = [{**_counts(plan), **one.extra} for plan, one in zip(plans, ones, strict=True)]
+            extra = _of_seeds(told, [macro_mean(values_NF)[0] for values_NF in values_SNF])
             if metric == OUTLINES:
-                extra |= _distances(one.measured, cases.patients_N[test].tolist(), options)
-            if sheet is not None and not one.baseline:
-                extra["sheet"] = sheet
-            valued.append(Valued(one.encoder, one.baseline, values(one.measured), extra))
-        results += compare_values(TASK, PROTOCOL, plan.share, metric, about, valued, options)
+                extra |= _distances([one.measured for one in ones], cases.patients_N[test].tolist(), options)
+            if options.splits != "clean":
+                extra["splits"] = options.splits
+            valued.append(Valued(ones[0].encoder, ones[0].baseline, values_SNF.mean(axis=0), extra))
+        results += compare_values(TASK, protocol, plans[0].share, metric, about, valued, options)
     return results
 
 
-def _counts(plan: _Plan, seed: int) -> dict[str, Any]:
+def _of_seeds(told: Sequence[dict[str, Any]], values: Sequence[float]) -> dict[str, Any]:
+    """What the seeds share, and, of several, the value and the particulars of each."""
+    if len(told) == 1:
+        return dict(told[0])
+    common = {key: value for key, value in told[0].items() if all(other.get(key) == value for other in told)}
+    common |= {key: value for key, value in told[0].items() if key == "sheet"}
+    own = [
+        {"value": value, **{key: one[key] for key in one if key not in common}}
+        for one, value in zip(told, values, strict=True)
+    ]
+    return {**common, "seeds": own, "seeds_deviation": float(np.std(values, ddof=1))}
+
+
+def _counts(plan: _Plan) -> dict[str, Any]:
     """Return what all rows of one share tell of the images."""
     cases, test = plan.cases, plan.cases.of("test")
     patients = np.unique(cases.patients_N[plan.labelled])
@@ -240,14 +274,19 @@ def _counts(plan: _Plan, seed: int) -> dict[str, Any]:
         "n_val_images": len(plan.val),
         "n_test_drawn": dict(zip(cases.classes, (cases.states_NF[test] == 1).sum(axis=0).tolist(), strict=True)),
         "n_test_absent": dict(zip(cases.classes, (cases.states_NF[test] == 0).sum(axis=0).tolist(), strict=True)),
-        "seed": seed,
+        "seed": plan.seed,
     }
 
 
-def _distances(measured: Measured, patients: list[str], options: TaskOptions) -> dict[str, Any]:
+def _distances(measured: Sequence[Measured], patients: list[str], options: TaskOptions) -> dict[str, Any]:
     """Mean distance of the outlines and the 95th percentile, with intervals; lower is better, so they are no rows."""
     found = {}
-    for name, values_NF in (("mean_distance_px", measured.distance), ("hd95_px", measured.hd95)):
+    of_seeds = {
+        "mean_distance_px": [one.distance for one in measured],
+        "hd95_px": [one.hd95 for one in measured],
+    }
+    for name, values_SNF in of_seeds.items():
+        values_NF = np.stack(values_SNF).mean(axis=0)
         estimate = macro_mean_interval(values_NF, patients, replicates=options.bootstrap, seed=options.seed)
         found[name] = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
     return found
@@ -261,10 +300,10 @@ def _sheet(
     draw: Callable[[NDArray[np.int64]], NDArray[np.bool_]],
     measured: Measured,
     seed: int,
-) -> str | None:
-    """Write a picture of some test cases beside the results; return its path within the model's folder."""
+) -> dict[str, str]:
+    """Write a picture of some test cases beside the results; tell its path within the model's folder."""
     if encoder.folder is None:
-        return None
+        return {}
     cases, test = plan.cases, plan.cases.of("test")
     chosen = choose_cases(np.any(measured.there, axis=1), keyed_rng(seed, "segmentation sheet"))
     positions = test[chosen]
@@ -277,4 +316,4 @@ def _sheet(
     )
     path = f"results/sheets/{TASK}-{cases.problem.name}.png"
     write_sheet(encoder.folder / path, sheet)
-    return path
+    return {"sheet": path}

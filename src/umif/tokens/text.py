@@ -20,6 +20,7 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer, WhitespaceSplit
 from tokenizers.trainers import WordPieceTrainer
 
+from umif.corpus.quarantine import kept_texts
 from umif.errors import ConfigError, EmptyError, InputError
 from umif.rng import keyed_rng
 
@@ -206,13 +207,13 @@ class TextTokenizer:
 def vocabulary_texts(corpus: Corpus) -> Iterator[str]:
     """Yield the texts that a vocabulary for this corpus is trained on; the same ones every time.
 
-    They are the training split's reports and captions, and, so that label passages and zero-shot prompts are made of
-    whole words too, passages and prompts of every finding of the vocabulary and of every label in the corpus that the
-    vocabulary does not know.
+    They are the training split's reports and captions, without what the quarantine list excludes, and, so that label
+    passages and zero-shot prompts are made of whole words too, passages and prompts of every finding of the vocabulary
+    and of every label in the corpus that the vocabulary does not know.
     """
     from umif.language import prompts, vocabulary, write_passage
 
-    yield from corpus.texts("train")
+    yield from kept_texts(corpus, "train")
     findings = [entry.id for entry in vocabulary().entries if entry.kind == "finding"]
     for index, name in enumerate([*findings, *sorted(corpus.manifest.unmapped)]):
         for state_index, state in enumerate(("present", "absent", "uncertain")):

@@ -1,6 +1,6 @@
 """No run begins on a corpus that leaks into what it will be tested on, unless the recipe says that this is known.
 
-The audit is made once: a run that goes on, over the same corpora, takes what its `run.json` holds.
+The audit is made once: a run that goes on, over the same corpora and quarantine lists, takes what its `run.json` holds.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from umif.corpus import Corpus
 from umif.corpus.audit import Evaluation, audit_corpus
+from umif.corpus.quarantine import read_quarantine
 from umif.errors import LeakError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def declared_leaks(recipe: Recipe, known: dict[str, Any] | None) -> dict[str, An
         Evaluation(declared.corpus.name, Corpus.open(declared.corpus), (declared.split,))
         for declared in recipe.evaluations
     ]
-    about = {
+    about: dict[str, Any] = {
         "corpus": corpus.fingerprint,
         "split": recipe.data.split,
         "datasets": None if recipe.data.datasets is None else list(recipe.data.datasets),
@@ -44,6 +45,9 @@ def declared_leaks(recipe: Recipe, known: dict[str, Any] | None) -> dict[str, An
             {"name": each.name, "split": each.splits[0], "fingerprint": each.corpus.fingerprint} for each in evaluations
         ],
     }
+    lists = [read_quarantine(each.path).sha256 for each in (corpus, *(declared.corpus for declared in evaluations))]
+    if any(lists):
+        about["quarantine"] = lists
     before = (known or {}).get(KEY)
     if before is not None and before.get("about") == about:
         leaks = before["leaks"]
@@ -82,6 +86,6 @@ def _refuse(recipe: Recipe, leaks: list[dict[str, Any]]) -> None:
     raise LeakError(
         f"the corpus leaks into what the recipe declares as tested on: {lines}",
         where=recipe.corpus,
-        fix="leave those images out (umif audit shows them), or acknowledge the leaks, which the report will then say: "
-        f"acknowledged_leaks: [{ids}]",
+        fix="leave those images out (umif audit shows them, quarantine.csv excludes them), or acknowledge the leaks, "
+        f"which the report will then say: acknowledged_leaks: [{ids}]",
     )

@@ -170,6 +170,8 @@ def _plant_supervision(planted: Planted, clean: int) -> None:
             planted.add(film(fresh + 60 + len(planted.rows)), patient=f"both{index}", split=split)
         planted.truth.setdefault("official_split", set()).add(f"{DATASET}/both{index}")
         planted.add(film(fresh + 60 + len(planted.rows)), findings={"Toyosis": "present"})
+        both = {"Lung Opacity": "absent", "Consolidation": ("present", "uncertain")[index % 2]}
+        planted.add(film(fresh + 60 + len(planted.rows)), "denied_but_shown", findings=both)
 
 
 def planted_defects(folder: Path) -> tuple[Corpus, Planted]:

@@ -143,3 +143,20 @@ def test_what_cannot_be_audited_is_refused(trained: Corpus, tested: Corpus) -> N
         audit_corpus(tested, [Evaluation("trained", trained)], trained=("test",))
     with pytest.raises(ConfigError, match="'tests'"):
         audit_corpus(trained, [Evaluation("tested", tested, ("tests",))], trained=LEFT)
+
+
+def test_images_that_the_quarantine_list_excludes_do_not_leak(tmp_path: Path) -> None:
+    left = listed_corpus(tmp_path, "left", rows_trained(6))
+    right = listed_corpus(tmp_path, "right", [film(100, "test", seed=3), film(103, "test")], OtherFilms)
+
+    def leaks() -> set[str]:
+        return set(found(audit_corpus(left, [Evaluation("right", right)], trained=LEFT, shortcuts=False)))
+
+    assert leaks() == {"file:left>right", "pixels:left>right", "near-duplicate:left>right"}
+    (left.path / "quarantine.csv").write_text("item,decision\nleft/003.png,exclude\n")
+    assert leaks() == set()
+    (left.path / "quarantine.csv").unlink()
+    (right.path / "quarantine.csv").write_text("item,decision\nright/100.png,exclude\n")
+    report = audit_corpus(left, [Evaluation("right", right)], trained=LEFT, shortcuts=False)
+    assert report.clean
+    assert (report.trained_images, report.evaluations[0]["images"]) == (6, 1)

@@ -68,7 +68,7 @@ def issue_of(inspection: Inspection, name: str) -> Issue:
     "name",
     [
         "unreadable", "constant", "inverted", "ct", "aspect", "frame", "same_file", "same_picture", "region_lost",
-        "region_outside", "official_split", "empty_text", "repeated_text", "contradiction",
+        "region_outside", "official_split", "empty_text", "repeated_text", "contradiction", "denied_but_shown",
     ],
 )  # fmt: skip
 def test_planted_defects_are_found_with_the_stated_precision_and_recall(found: Found, name: str) -> None:

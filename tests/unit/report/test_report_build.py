@@ -80,6 +80,22 @@ class TestWriteReport:
         assert "<b>findings</b>" not in html
         assert "&lt;b&gt;findings&lt;/b&gt;" in html
 
+    def test_acknowledged_leaks_stand_beside_the_numbers_they_touch(self, tmp_path: Path) -> None:
+        leaks = [{"id": "patient:nih>rsna", "count": 1234, "acknowledged": True}]
+        touched = [row("umif cls", 0.7, leaks=leaks), row("random cls", 0.5, leaks=leaks)]
+        clean = [{**each, "data": "other data", "extra": {"leaks": []}} for each in touched]
+        run = write_run(tmp_path / "run", rows=[*touched, *clean])
+        record = json.loads((run / "run.json").read_text())
+        known = [{**leaks[0], "against": "rsna"}]
+        record["audit"] = {"about": {"evaluations": [{"name": "rsna", "fingerprint": "f"}]}, "leaks": known}
+        (run / "run.json").write_text(json.dumps(record))
+        page = write_report([run], tmp_path / "out").read_text(encoding="utf-8")
+        caution = "were trained on: patient:nih&gt;rsna (1,234 images)."
+        assert page.count(caution) == 1, "beside the numbers that leak, and beside no others"
+        before = page[: page.index(caution)]
+        assert before.rindex("toy: &lt;b&gt;findings") > before.rindex("other data"), "it stands under its own heading"
+        assert "leaks that the recipe acknowledges: patient:nih&gt;rsna (1,234 images of rsna)." in page
+
     def test_says_so_when_the_corpus_is_gone(self, html: str) -> None:
         assert "no longer where the run found it" in html
         assert "What a step saw" not in html

@@ -107,8 +107,8 @@ def test_test_labels_touch_nothing_but_the_score(
 
     original = problems.select
 
-    def turned(problem: Any, data: Any) -> Any:
-        cases = original(problem, data)
+    def turned(problem: Any, data: Any, *splits: Any) -> Any:
+        cases = original(problem, data, *splits)
         test = cases.of("test")
         cases.labels_NF[test] = 1 - cases.labels_NF[test]
         return cases
@@ -124,8 +124,8 @@ def test_train_labels_decide_what_is_learned(encoder: Encoder, corpus: Corpus, m
 
     original = problems.select
 
-    def turned(problem: Any, data: Any) -> Any:
-        cases = original(problem, data)
+    def turned(problem: Any, data: Any, *splits: Any) -> Any:
+        cases = original(problem, data, *splits)
         train = cases.of("train")
         cases.labels_NF[train] = 1 - cases.labels_NF[train]
         return cases

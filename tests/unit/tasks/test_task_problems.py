@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from umif.corpus.schema import IMAGES
+from table_corpus import SPLITS, both_sides, corpus_of, label, row
 from umif.errors import ConfigError, TaskError
 from umif.language import vocabulary
 from umif.tasks.problems import (
@@ -25,66 +23,20 @@ from umif.tasks.problems import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from umif.corpus import Corpus
-
-SPLITS = ("train", "val", "test")
-
-
-class TableCorpus:
-    """Rows of a corpus's images without pictures."""
-
-    path = Path("table")
-
-    def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
-        self.rows = rows
-
-    def images_table(self, columns: Sequence[str]) -> pa.Table:
-        schema = pa.schema([IMAGES.field(name) for name in columns])
-        return pa.Table.from_pylist([{name: row.get(name) for name in columns} for row in self.rows], schema=schema)
-
-
-def corpus_of(rows: Sequence[dict[str, Any]]) -> Corpus:
-    return cast("Corpus", TableCorpus(rows))
-
-
-def label(finding: str | None, state: str = "present", raw: str | None = None) -> dict[str, Any]:
-    return {"raw": raw or str(finding), "finding": finding, "state": state}
-
-
-def row(number: int, findings: Sequence[dict[str, Any]], split: str, **columns: Any) -> dict[str, Any]:
-    dataset = columns.pop("dataset", "nih-chestxray14")
-    return {
-        "image": f"{dataset}/{number}",
-        "dataset": dataset,
-        "patient": f"{dataset}/p{number}",
-        "split": split,
-        "findings": list(findings),
-        **columns,
-    }
-
-
-def both_sides(
-    positive: dict[str, Any], negative: dict[str, Any], each: int = 6, **columns: Any
-) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for split in SPLITS:
-        for side in (positive, negative):
-            rows += [row(1000 + len(rows) + i, [side], split, **columns) for i in range(each)]
-    return rows
+    from pathlib import Path
 
 
 def test_built_in_problems_name_findings_that_the_vocabulary_has() -> None:
     known = {entry.id for entry in vocabulary().entries}
     for problem in built_in_problems():
-        named = {c.finding for c in (*problem.positive, *problem.negative) if c.finding is not None}
+        conditions = [*problem.positive, *problem.negative, *(c for one in problem.classes for c in one.any)]
+        named = {c.finding for c in conditions if c.finding is not None} | set(problem.findings)
         if problem.zero_shot is not None:
             named |= {n.removeprefix("not ") for n in (*problem.zero_shot.positive, *problem.zero_shot.negative)}
         assert named <= known, problem.name
-    assert {"findings", "nih-pneumonia", "pneumonia-children", "bacterial-viral", "nih-sex", "nih-view"} == {
-        problem.name for problem in built_in_problems()
-    }
+    asked = {"findings", "nih-pneumonia", "pneumonia-children", "bacterial-viral", "nih-sex", "nih-view"}
+    published = {"chexpert-5", "nih-14", "rsna-pneumonia", "covidx", "covidx-2", "mura"}
+    assert {problem.name for problem in built_in_problems()} == asked | published
 
 
 def test_sides_are_told_apart_and_the_rest_is_left_out() -> None:

@@ -15,6 +15,7 @@ from umif.corpus.quarantine import QUARANTINE, read_quarantine
 from umif.errors import CorpusError, EmptyError, RunError
 from umif.tokens.loader import DataConfig
 from umif.tokens.selection import select_rows
+from umif.tokens.text import vocabulary_texts
 from umif.train.loop import pretrain
 from umif.train.recipe import Recipe
 
@@ -123,3 +124,13 @@ def test_rows_stay_ascending(corpus: Path) -> None:
     write_list(corpus, selected(corpus)[0]["class"][3])
     rows, _ = select_rows(Corpus.open(corpus), DataConfig(), read_quarantine(corpus))
     assert all((np.diff(found) > 0).all() for found in rows.values())
+
+
+def test_the_vocabulary_is_not_learned_from_excluded_texts(corpus: Path) -> None:
+    opened = Corpus.open(corpus)
+    row = opened.take_pairs(opened.pair_rows("report", "train")[:1], ["pair", "text"])[0]
+    before = list(vocabulary_texts(opened))
+    write_list(corpus, row["pair"])
+    after = list(vocabulary_texts(opened))
+    assert len(before) - len(after) == 1
+    assert before.count(row["text"]) - after.count(row["text"]) == 1

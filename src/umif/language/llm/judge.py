@@ -12,6 +12,7 @@ from collections import Counter
 from functools import cache
 from typing import TYPE_CHECKING
 
+from umif.language.hierarchy import denied_but_shown, strongest
 from umif.language.llm.english import not_english
 from umif.language.llm.reading import read_mentions, read_states
 from umif.language.llm.rules import rules
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from umif.language.llm.prompts import Job
 
 P, A, U = LabelState.PRESENT, LabelState.ABSENT, LabelState.UNCERTAIN
-_WEIGHT = {P: 3, U: 2, A: 1, LabelState.NOT_MENTIONED: 0}
 _MOST_REPEATS = 3
 _REPORT_WORDS = (2, 250)
 # Stemmed Spanish gains small words in translation; a polish changes little.
@@ -107,16 +107,15 @@ def _check_form(job: Job, item: Item, text: str) -> None:
 
 
 def states_of(item: Item, words: Vocabulary | None = None) -> dict[str, LabelState]:
-    """Return the item's labels by the vocabulary's ids, the stronger of two; without unknown labels and organs."""
+    """Return the item's labels by the vocabulary's ids, the stronger of two.
+
+    Without unknown labels and organs, and without the denial of a finding of which a narrower one is there.
+    """
     known = words or vocabulary()
-    states: dict[str, LabelState] = {}
-    for raw, state in item.labels:
-        entry = known.find(raw)
-        if entry is None or entry.kind == "anatomy" or not _WEIGHT[state]:
-            continue
-        if _WEIGHT[state] >= _WEIGHT[states.get(entry.id, LabelState.NOT_MENTIONED)]:
-            states[entry.id] = state
-    return states
+    entries = [(known.find(raw), state) for raw, state in item.labels if state != LabelState.NOT_MENTIONED]
+    states = strongest((entry.id, state) for entry, state in entries if entry and entry.kind != "anatomy")
+    denied = denied_but_shown(states, known)
+    return {key: state for key, state in states.items() if key not in denied}
 
 
 def _of(states: dict[str, LabelState], wanted: LabelState, words: Vocabulary, *, wider: bool = True) -> set[str]:
