@@ -18,7 +18,7 @@ from umif.encoder import Encoder
 from umif.errors import TaskError
 from umif.models import ModelConfig, build_model
 from umif.readers.base import Card, Reader, Record
-from umif.tasks import detection
+from umif.tasks import detection, segmentation
 from umif.tasks.base import Result, Task, TaskOptions
 from umif.tasks.head_training import HeadTraining
 from umif.tokens import TextTokenizer
@@ -53,8 +53,9 @@ def encoder() -> Encoder:
 @pytest.fixture(autouse=True)
 def short_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Form is asked for here, not quality: heads that take steps take few."""
-    few = detection.QUICK.model_copy(update={"training": HeadTraining(steps=12, batch=16, validate_every=6)})
-    monkeypatch.setattr(detection, "QUICK", few)
+    training = HeadTraining(steps=12, batch=16, validate_every=6)
+    for module in (detection, segmentation):
+        monkeypatch.setattr(module, "QUICK", module.QUICK.model_copy(update={"training": training}))
 
 
 @pytest.fixture(params=TASKS)
