@@ -18,6 +18,7 @@ import typer
 
 from umif import __version__
 from umif.cli.arguments import dataset_source, percent, spread_lists
+from umif.cli.embed import embed
 from umif.cli.output import (
     plain,
     print_card,
@@ -28,6 +29,7 @@ from umif.cli.output import (
     print_manifest,
     standard_output,
 )
+from umif.cli.search import search
 from umif.cli.texts import texts
 from umif.errors import UmifError
 
@@ -369,6 +371,10 @@ def report(
         print_json({"report": str(path), "runs": [str(run) for run in runs]})
     else:
         print(path)
+
+
+app.command()(embed)
+app.command()(search)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

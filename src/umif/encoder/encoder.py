@@ -190,7 +190,11 @@ class Encoder(FrozenEncoder):
 
     def cosines(self, features_ND: Tensor, directions_FD: Tensor) -> Tensor:
         """Product of the pictures' unit vectors with directions, in the space that the losses act on. Shape (N, F)."""
-        return F.normalize(self._joint(features_ND), dim=1) @ directions_FD.T
+        return self.unit_vectors(features_ND) @ directions_FD.T
+
+    def unit_vectors(self, features_ND: Tensor) -> Tensor:
+        """Unit vectors of CLS features of pictures or words, in the space that the losses act on. Shape (N, D)."""
+        return F.normalize(self._joint(features_ND), dim=1)
 
     # ------------------------------------------------------------------------------------------- parts
     def _joint(self, features_ND: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from umif.encoder.encoder import Encoder
 from umif.errors import TaskError
 
 if TYPE_CHECKING:
@@ -56,3 +57,14 @@ def contenders(encoder: FrozenEncoder, options: TaskOptions, *, words: bool = Fa
         if rival.tokenizer is not None or not words:
             found.append(Contender(rival.title, True, rival, (rival,) * len(seeds)))
     return found
+
+
+def reader_of(encoder: FrozenEncoder) -> Encoder:
+    """Return the encoder as one that reads words.
+
+    Raises:
+        TaskError: it reads none.
+    """
+    if not isinstance(encoder, Encoder) or encoder.tokenizer is None:
+        raise TaskError("this encoder reads no words", where=encoder.name, fix="leave it out of tasks that need words")
+    return encoder

@@ -20,6 +20,7 @@ from pydantic import Field
 
 from umif.config import Config, parse_config
 from umif.errors import TaskError, nearest
+from umif.language import vocabulary
 from umif.tasks.detection_boxes import merged, tight_box
 from umif.tasks.detection_metrics import Truth
 from umif.tasks.metrics import UNKNOWN
@@ -263,7 +264,9 @@ def _truth(
         if name in boxes:
             states_K[index] = 1
         # Where all boxes are one class, labels are of something narrower: the problem says which of them means absent.
-        elif none_at_all or (problem.target == "findings" and stated.get(name) == {"absent"}):
+        elif problem.target == "one":
+            states_K[index] = 0 if none_at_all else UNKNOWN
+        elif stated.get(name) == {"absent"} or (none_at_all and name not in stated and _is_a_finding(name)):
             states_K[index] = 0
     here = [(index, boxes[name]) for index, name in enumerate(classes) if name in boxes]
     return Truth(
@@ -271,6 +274,17 @@ def _truth(
         np.concatenate([np.zeros(0, dtype=np.int64), *(np.full(len(several), index) for index, several in here)]),
         states_K,
     )
+
+
+@cache
+def _is_a_finding(name: str) -> bool:
+    """Whether a film without findings is one without this: organs and devices are there all the same."""
+    entry = vocabulary().find(name)
+    lineage = []
+    while entry is not None:
+        lineage.append(entry)
+        entry = vocabulary().find(entry.parent) if entry.parent else None
+    return bool(lineage) and all(one.kind == "finding" and one.id != "support_devices" for one in lineage)
 
 
 def _lacking(cases: BoxCases, index: int) -> str | None:

@@ -71,12 +71,16 @@ def _tile(jpeg: bytes, cases: BoxCases, position: int, found: Detections, least_
     truth = cases.truths[position]
     several = len(cases.classes) > 1
     for box, index in zip(truth.boxes_G4, truth.classes_G, strict=True):
-        _draw(picture, box, _THERE, cases.classes[index] if several else "", above=True)
+        top = _draw(picture, box, _THERE, 2)[1]
+        _write(picture, cases.classes[index] if several else "", box, max(10, top + 12), _THERE)
     best = np.argsort(-found.scores_M, kind="stable")[:_MOST_FOUND]
     best = best[found.scores_M[best] >= least_score]
-    for at in best[::-1]:
+    for rank, at in enumerate(best):
+        bottom = _draw(picture, found.boxes_M4[at], _FOUND, 1)[3]
         name = cases.classes[found.classes_M[at]] + " " if several else ""
-        _draw(picture, found.boxes_M4[at], _FOUND, f"{name}{found.scores_M[at]:.2f}", above=False)
+        # In three lines by turns: boxes of several classes often lie on one another.
+        line = min(height - 4, bottom - 4) - 11 * (rank % 3)
+        _write(picture, f"{name}{found.scores_M[at]:.2f}", found.boxes_M4[at], line, _FOUND)
     tile = np.zeros((_SIDE + _LINE, _SIDE, 3), dtype=np.uint8)
     top, left = (_SIDE - height) // 2, (_SIDE - width) // 2
     tile[top : top + height, left : left + width] = picture
@@ -85,21 +89,31 @@ def _tile(jpeg: bytes, cases: BoxCases, position: int, found: Detections, least_
     return tile
 
 
-def _draw(picture: Picture, box: NDArray[np.float64], colour: tuple[int, int, int], words: str, *, above: bool) -> None:
+def _draw(picture: Picture, box: NDArray[np.float64], colour: tuple[int, int, int], wide: int) -> tuple[int, ...]:
+    """Draw a box; return its corners in pixels of the picture."""
     height, width = picture.shape[:2]
-    left, top, right, bottom = (round(value * side) for value, side in zip(box, (width, height) * 2, strict=True))
-    cv2.rectangle(picture, (left, top), (min(right, width - 1), min(bottom, height - 1)), colour, 2 if above else 1)
-    line = max(10, top + 12) if above else min(height - 4, bottom - 4)
-    cv2.putText(picture, words, (left + 3, line), _FONT, _FONT_SIZE, colour, 1, cv2.LINE_AA)
+    corners = tuple(
+        min(max(round(value * side), 0), side - 1) for value, side in zip(box, (width, height) * 2, strict=True)
+    )
+    cv2.rectangle(picture, corners[:2], corners[2:], colour, wide)
+    return corners
+
+
+def _write(picture: Picture, words: str, box: NDArray[np.float64], line: int, colour: tuple[int, int, int]) -> None:
+    if words:
+        (wide, high), _ = cv2.getTextSize(words, _FONT, _FONT_SIZE, 1)
+        left = max(0, min(round(box[0] * picture.shape[1]) + 2, picture.shape[1] - wide - 2))
+        cv2.rectangle(picture, (left, line - high - 1), (left + wide + 1, line + 2), (24, 24, 24), cv2.FILLED)
+        cv2.putText(picture, words, (left + 1, line), _FONT, _FONT_SIZE, colour, 1, cv2.LINE_AA)
 
 
 def _mounted(tiles: Sequence[Picture]) -> Picture:
     rows = -(-len(tiles) // _COLUMNS)
     columns = min(_COLUMNS, len(tiles))
     high, wide = tiles[0].shape[0] + _GAP, tiles[0].shape[1] + _GAP
-    sheet = np.full((_LINE + rows * high, max(columns * wide, 420), 3), 24, dtype=np.uint8)
+    sheet = np.full((_LINE + rows * high, max(columns * wide, 480), 3), 24, dtype=np.uint8)
     x = 4
-    for words, colour in (("drawn by a reader", _THERE), ("found (score)", _FOUND)):
+    for words, colour in (("drawn in the data", _THERE), ("found, with score, at one false box an image", _FOUND)):
         cv2.putText(sheet, words, (x, 14), _FONT, _FONT_SIZE, colour, 1, cv2.LINE_AA)
         x += 150
     for number, tile in enumerate(tiles):

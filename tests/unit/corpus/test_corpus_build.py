@@ -323,9 +323,9 @@ def test_a_mended_image_is_read_again_without_building_the_rest(
     file.write_bytes(whole)
     built: list[int] = []
 
-    def counted(shards: list[Shard], *rest: Any) -> Any:
+    def counted(shards: list[Shard], *rest: Any, **options: Any) -> Any:
         built.append(len(shards))
-        return build_shards(shards, *rest)
+        return build_shards(shards, *rest, **options)
 
     monkeypatch.setattr(build, "build_shards", counted)
     assert _prepare(tmp_path / "corpus", tmp_path / "raw", config=config).images == 20

@@ -104,18 +104,27 @@ def image(**labels: str) -> dict[str, Any]:
 def test_a_class_is_known_where_it_is_boxed_or_said_to_be_absent() -> None:
     problem = BoxProblem(name="p", title="t", datasets=("d",), absent=(Condition(finding="no_finding"),))
     box = {"mass": np.array([[0.1, 0.1, 0.2, 0.2]])}
-    classes = ("effusion", "mass")
+    classes = ("pleural_effusion", "mass")
 
     def states(labels: dict[str, str], boxes: dict[str, Any]) -> list[int]:
         return [int(state) for state in _truth(problem, image(**labels), boxes, classes).states_K]
 
-    assert states({"effusion": "present"}, box) == [-1, 1]
-    assert states({"effusion": "absent"}, box) == [0, 1]
-    assert states({"effusion": "uncertain"}, box) == [-1, 1]
+    assert states({"pleural_effusion": "present"}, box) == [-1, 1]
+    assert states({"pleural_effusion": "absent"}, box) == [0, 1]
+    assert states({"pleural_effusion": "uncertain"}, box) == [-1, 1]
     assert states({"mass": "absent"}, box) == [-1, 1]
     assert states({"no_finding": "present"}, {}) == [0, 0]
-    one = _cases(problem, [image(effusion="absent"), image(effusion="absent", mass="absent")], {}, classes)
+    assert states({"no_finding": "present", "mass": "present"}, {}) == [0, -1]
+    one = _cases(
+        problem, [image(pleural_effusion="absent"), image(pleural_effusion="absent", mass="absent")], {}, classes
+    )
     assert one.rows_N.tolist() == [1]
+
+
+def test_a_film_without_findings_has_lungs_and_may_have_devices() -> None:
+    problem = BoxProblem(name="p", title="t", datasets=("d",), absent=(Condition(finding="no_finding"),))
+    classes = ("central_venous_line", "left_lung", "mass", "something of one's own")
+    assert _truth(problem, image(no_finding="present"), {}, classes).states_K.tolist() == [-1, -1, 0, -1]
 
 
 def test_one_class_takes_all_boxes_and_only_the_problem_says_what_absent_means() -> None:
