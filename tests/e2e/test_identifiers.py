@@ -73,6 +73,7 @@ def test_the_raw_folders_do_hold_them_all(planted: tuple[Planted, dict[str, Path
         assert len(found_in([folder], wanted.identifiers)) >= 60, name
 
 
+@pytest.mark.slow
 def test_no_identifier_is_found_in_anything_that_was_written(
     planted: tuple[Planted, dict[str, Path]], outputs: Path
 ) -> None:

@@ -17,6 +17,7 @@ from umif.encoder import Encoder
 from umif.errors import TaskError
 from umif.models import ModelConfig, TokenEncoder
 from umif.readers.base import Card, Finding, LabelState, Reader, Record, Region
+from umif.tasks import segmentation
 from umif.tasks.base import TaskOptions
 from umif.tasks.dense import dense_variants
 from umif.tasks.head_training import HeadTraining
@@ -251,3 +252,33 @@ def test_a_sheet_shows_what_is_there_and_what_was_drawn_in_the_classes_colours()
     assert there[30:40, 30:40].max() < 8
     assert found[30:40, 30:40].max() > 50
     assert tuple(there[10, 10]) != tuple(found[30, 30])
+
+
+def test_several_seeds_give_the_mean_of_their_values(encoder: Encoder, corpus: Corpus) -> None:
+    few = SHORT.model_copy(update={"training": HeadTraining(steps=20, batch=8, lr=4e-3, validate_every=20)})
+    options = replace(OPTIONS, labels=(50.0,), baselines=False)
+    task = Segmentation(few)
+    alone = [list(task.run(encoder, corpus, replace(options, seed=seed))) for seed in (0, 1)]
+    both = list(task.run(encoder, corpus, replace(options, seeds=2)))
+    assert [row.metric for row in both] == [row.metric for row in alone[0]]
+    for row, first, second in zip(both, *alone, strict=True):
+        assert [one["value"] for one in row.extra["seeds"]] == [first.value, second.value]
+        assert row.value == pytest.approx((first.value + second.value) / 2, abs=1e-12)
+        assert [one["seed"] for one in row.extra["seeds"]] == [0, 1]
+        assert row.extra["seeds_deviation"] == pytest.approx(np.std([first.value, second.value], ddof=1))
+        assert row.extra["threshold"] == 0.5
+    assert alone[0][0].value != alone[1][0].value
+    assert both[0].extra["sheet"].endswith("segmentation-regions-squares.png")
+
+
+def test_the_published_protocol_trains_the_published_decoder(
+    encoder: Encoder, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = HeadTraining(steps=2, batch=4, validate_every=2)
+    few = segmentation.PAPER_QUICK.model_copy(update={"training": training, "train_images": 12})
+    monkeypatch.setattr(segmentation, "PAPER_QUICK", few)
+    options = replace(OPTIONS, splits="paper", baselines=False, bootstrap=10)
+    [first, *_] = Segmentation().run(encoder, corpus, options)
+    assert first.extra["decoder"] == "setr"
+    assert first.extra["splits"] == "paper"
+    assert "SETR-like" in first.protocol
