@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 RECIPES = Path(__file__).parents[2] / "recipes"
+SWEEPS = RECIPES / "sweeps"
 SWEEP: dict[str, Any] = {
     "name": "small",
     "base": "demo",
@@ -114,9 +115,9 @@ def test_the_published_figures_stand_beside_the_settings_they_belong_to() -> Non
     assert published()["kinds"]["settings"]["all"] == max(published()["kinds"]["settings"].values())
 
 
-@pytest.mark.parametrize("file", sorted(path.name for path in RECIPES.glob("table*.yaml")))
+@pytest.mark.parametrize("file", sorted(path.name for path in SWEEPS.glob("table*.yaml")))
 def test_every_sweep_that_we_ship_fits_its_recipe(file: str) -> None:
-    config = load_sweep(RECIPES / file)
+    config = load_sweep(SWEEPS / file)
     recipes = [recipe_of(config, setting, seed) for setting in config.settings for seed in config.seeds]
     assert len({recipe.out for recipe in recipes}) == len(recipes)
     if file.startswith("table6"):

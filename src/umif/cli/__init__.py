@@ -346,7 +346,7 @@ def evaluate(
 
 @app.command()
 def sweep(
-    config: Annotated[Path, typer.Argument(metavar="SWEEP", help="A sweep, such as recipes/table*.yaml.")],
+    config: Annotated[Path, typer.Argument(metavar="SWEEP", help="A sweep, such as recipes/sweeps/table*.yaml.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[key=value …]", help="Replace values of the sweep.")
     ] = None,

@@ -82,8 +82,9 @@ class DetectionSettings(Config):
 
 # About a minute on two cores for a small encoder and its baselines.
 QUICK = DetectionSettings(
-    training=HeadTraining(steps=300, batch=16, lr=2e-3, validate_every=60, patience=5),
-    train_images=1000,
+    training=HeadTraining(steps=500, batch=16, lr=2e-3, validate_every=100, patience=5),
+    neck=64,
+    train_images=1200,
     val_images=200,
 )
 FULL = DetectionSettings(training=HeadTraining(steps=12_000, batch=16, lr=5e-4, validate_every=300, patience=10))

@@ -17,7 +17,7 @@ from umif.config import register
 from umif.errors import TaskError
 from umif.tasks.base import Task
 from umif.tasks.metrics import UNKNOWN, macro_auroc
-from umif.tasks.neighbours import NOBODY, nearest, unit_rows
+from umif.tasks.neighbours import NOBODY, Neighbours, nearest, unit_rows
 from umif.tasks.probes import fittable, run_probe
 
 if TYPE_CHECKING:
@@ -87,9 +87,12 @@ def votes(
     Shapes: (k values, N, F).
     """
     scores_KNF = np.empty((len(grid), len(queries_ND), train_NF.shape[1]))
+    searched: dict[bytes, Neighbours] = {}  # most classes are known in the same images: one search does for all of them
     for column in range(train_NF.shape[1]):
         known = np.flatnonzero(train_NF[:, column] != UNKNOWN)
-        near = nearest(queries_ND, train_ND[known], max(grid), engine="exact")
+        if known.tobytes() not in searched:
+            searched[known.tobytes()] = nearest(queries_ND, train_ND[known], max(grid), engine="exact")
+        near = searched[known.tobytes()]
         assert (near.places_Qk != NOBODY).all()  # nobody is barred
         weights_Nk = np.exp((near.cosines_Qk - 1) / TEMPERATURE)
         yes_Nk = train_NF[known, column][near.places_Qk] == 1
