@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from umif import __version__
-from umif.cli.arguments import dataset_source, percent, spread_lists
+from umif.cli.arguments import dataset_source, percent, splits_named, spread_lists
 from umif.cli.output import (
     plain,
     print_card,
@@ -277,6 +277,16 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Draws the subsets of labels and the bootstrap.")] = 0,
     bootstrap: Annotated[int, typer.Option(min=0, help="Patient resamplings behind each interval; 0 = none.")] = 1000,
     baselines: Annotated[bool, typer.Option(help="Random initialisation and raw pixels beside the model.")] = True,
+    splits: Annotated[
+        str,
+        typer.Option(
+            metavar="clean|paper", help="For questions: by the corpus's own patients, or the datasets' own parts."
+        ),
+    ] = "clean",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="TASK.KEY=VALUE", help="A setting of one task; repeat for more."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Put the frozen encoder to downstream tasks; every number with its 95 % interval, baselines beside it."""
@@ -285,7 +295,13 @@ def evaluate(
 
     shares = tuple(percent(text) for text in labels or ["100%"])
     options = TaskOptions(
-        labels=shares, seed=seed, baselines=baselines, bootstrap=bootstrap, problems=tuple(problems or ())
+        labels=shares,
+        seed=seed,
+        baselines=baselines,
+        bootstrap=bootstrap,
+        problems=tuple(problems or ()),
+        splits=splits_named(splits),
+        settings=tuple(settings or ()),
     )
     with standard_output(reserved=as_json):
         results = run_tasks(model, tasks, data, options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from umif.errors import InputError, nearest
 
@@ -81,6 +81,19 @@ def percent(text: str) -> float:
             f"{text!r} is no share of labels", where="--labels", fix="give percentages, such as 1% 10% 100%"
         )
     return value
+
+
+def splits_named(text: str) -> Literal["clean", "paper"]:
+    """Read the name of a set of splits.
+
+    Raises:
+        InputError: there is no such set.
+    """
+    if text == "clean":
+        return "clean"
+    if text == "paper":
+        return "paper"
+    raise InputError(f"there are no splits {text!r}", where="--splits", fix="choose clean or paper")
 
 
 def dataset_source(text: str) -> tuple[str, Path]:

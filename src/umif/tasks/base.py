@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from umif.corpus.store import Corpus
     from umif.encoder import Encoder
+
+Splits = Literal["clean", "paper"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,8 @@ class TaskOptions:
     `labels` are percentages; `baselines` turns random initialisation and pixels on; `seed` draws label subsets.
     `problems` names some of a task's problems, empty = all that the data can carry; `block` is the block (1-based)
     whose patches are pooled, `None` = the task's own choice; `progress` shows a bar on standard error after 2 s.
+    `splits` are `clean` (the corpus's own, by patient) or `paper` (the datasets' own); `settings` are those of single
+    tasks, `task.key=value`, such as `vqa.steps=1000`.
     """
 
     labels: tuple[float, ...] = (100.0,)
@@ -66,6 +70,8 @@ class TaskOptions:
     bootstrap: int = 1000
     block: int | None = None
     progress: bool = True
+    splits: Splits = "clean"
+    settings: tuple[str, ...] = ()
 
 
 class Task(ABC):
