@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,7 +102,9 @@ def _signed(row: Result, encoder: Encoder, corpus: Corpus, weights: str, leaks: 
 def _command(model: str | Path, task: str, corpus: Corpus, options: TaskOptions) -> str:
     labels = " ".join(f"{share:g}%" for share in options.labels)
     text = f"umif evaluate {model} {task} --labels {labels} --data {corpus.path} --seed {options.seed}"
-    return f"{text} --bootstrap {options.bootstrap}" + ("" if options.baselines else " --no-baselines")
+    text += f" --bootstrap {options.bootstrap}" + ("" if options.baselines else " --no-baselines")
+    text += "" if options.splits == "clean" else f" --splits {options.splits}"
+    return text + "".join(f" --set {shlex.quote(setting)}" for setting in options.settings)
 
 
 def _write(file: Path, task: str, rows: list[Result], encoder: Encoder, corpus: Corpus, command: str) -> None:

@@ -19,10 +19,8 @@ class VqaConfig(Config):
     epochs: int = Field(40, gt=0, description="Most passes over the training images. C: 40")
     images: int = Field(16, gt=0, description="Images a step. C: 16")
     questions: int = Field(8, gt=0, description="Most questions of an image a step, drawn anew each time. C: 8")
-    lr: float = Field(2e-3, gt=0, description="Highest learning rate of the decoder. C: 2e-3; for a BERT take 1e-4")
-    lr_encoder: float = Field(
-        5e-4, gt=0, description="Highest learning rate of the encoder. C: 5e-4; for a ViT-B take 2e-5"
-    )
+    lr: float = Field(2e-3, gt=0, description="Highest learning rate of the decoder. C: 2e-3; a BERT: 1e-4")
+    lr_encoder: float = Field(5e-4, gt=0, description="Highest learning rate of the encoder. C: 5e-4; a ViT-B: 2e-5")
     weight_decay: float = Field(0.05, ge=0, description="AdamW's, on weights of two and more axes. C: 0.05")
     warmup_share: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which the rate rises. C: 0.1")
     clip: float = Field(1.0, gt=0, description="Largest norm of the gradient. C: 1")

@@ -108,8 +108,8 @@ class AnswerDecoder(nn.Module):
         self.head_map = nn.Linear(shape.width, shape.width)
         self.head_norm = nn.LayerNorm(shape.width, eps=_EPS)
         self.head_bias = nn.Parameter(torch.zeros(shape.vocabulary))
-        # Sized so that logits differ by about one from the start: with BERT's 0.02 a small decoder spends a short run on
-        # letting its words grow.
+        # Sized so that logits differ by about one from the start: from BERT's 0.02 on, a small decoder spends a short
+        # run on letting its words grow.
         for table in (self.words.weight, self.positions):
             nn.init.trunc_normal_(table, std=shape.width**-0.5)
         for module in self.modules():

@@ -59,10 +59,9 @@ def test_sixteen_cases_are_learned_by_heart(corpus: Corpus, encoder: Encoder) ->
     [questions] = chosen_questions(corpus, (), "clean")
     few = questions.of("train")[:16]
     # The same cases are val, since nothing but fitting is asked for.
-    places = np.full(len(questions.splits_N), "test")
-    places[few] = "train"
-    known = replace(questions, splits_N=places)
-    known = replace(known, splits_N=np.where(places == "train", "val", places).astype(np.str_))
+    splits = np.full(len(questions.splits_N), "test")
+    splits[few] = "val"
+    known = replace(questions, splits_N=splits)
     config = VqaConfig(steps=120, epochs=1000, check_every=20, lr=3e-3, lr_encoder=1e-3)
     model = build_vqa_model(encoder, config, seed=0)
     pictures = Pictures(corpus, encoder.preprocessing)

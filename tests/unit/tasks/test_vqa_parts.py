@@ -168,8 +168,9 @@ class TestBert:
             expected = bert(
                 input_ids=ids_NT, encoder_hidden_states=rows_NSD, encoder_attention_mask=real_NS.long()
             ).logits
-            nothing = rows_NSD.new_zeros(1, 0, 24)
-            memory = decoder.remember(nothing, rows_NSD, real_NS, torch.zeros(3, dtype=torch.int64), torch.arange(3))
+            # Two rows of a picture, which are always real, then three of a question.
+            own = torch.arange(3)
+            memory = decoder.remember(rows_NSD[:, :2], rows_NSD[:, 2:], real_NS[:, 2:], own, own)
             found = decoder(ids_NT[:, None], memory)[:, 0]
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)  # fp32, other order of sums
 
