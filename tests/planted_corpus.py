@@ -11,7 +11,7 @@ import numpy as np
 
 from umif.config import REGISTRY
 from umif.corpus import Corpus, PrepareConfig, prepare
-from umif.readers.base import Card, Finding, LabelState, Reader, Record, Region, Text
+from umif.readers.base import Card, Finding, LabelState, Question, Reader, Record, Region, Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,6 +65,10 @@ class PlantedFilms(Reader):
                 view="PA" if number % 2 else "AP",
                 findings=tuple(Finding(name, state) for name, state in findings),
                 regions=(Region(VISIBLE, "box", box=BOX),) if row["findings"][0] else (),
+                questions=(
+                    Question("Is there edema?", "yes" if row["findings"][0] else "no", "closed", "presence"),
+                    Question("What is seen?", "edema" if row["findings"][0] else "nothing", "open", "finding"),
+                ),
                 texts=(Text("report", "Edema." if row["findings"][0] else "No edema.", "template"),),
             )
 

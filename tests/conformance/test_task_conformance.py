@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TASKS = REGISTRY.names("task")
-OPTIONS = TaskOptions(labels=(10.0, 100.0), bootstrap=50, progress=False)
+# Form is asked for here, not quality: what trains by steps takes few.
+OPTIONS = TaskOptions(labels=(10.0, 100.0), bootstrap=50, progress=False, settings=("vqa.steps=3",))
 # Keys that scripts read (`umif evaluate --json`).
 KEYS = (
     "task", "data", "protocol", "labels", "metric", "value", "low", "high", "encoder", "baseline", "split_sha256",

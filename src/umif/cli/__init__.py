@@ -319,6 +319,14 @@ def evaluate(
     baselines: Annotated[bool, typer.Option(help="Random initialisation and raw pixels beside the model.")] = True,
     again: Annotated[bool, typer.Option("--again", help="Do tasks again whose rows are there.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of results and features; the model's unless told.")] = None,
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="Train heads on all images, for as long as papers do, not for about a minute."),
+    ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="TASK.KEY=VALUE", help="A setting of one task; repeat for more."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Put the frozen encoder to downstream tasks; every number with its 95 % interval, baselines beside it."""
@@ -335,6 +343,8 @@ def evaluate(
         problems=tuple(problems or ()),
         splits=checked_splits(protocol),
         seeds=seeds,
+        full=full,
+        settings=tuple(settings or ()),
     )
     with standard_output(reserved=as_json):
         outcome = run_evaluation(model, tasks, data, options, against=against or (), out=out, again=again)

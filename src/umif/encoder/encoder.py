@@ -5,6 +5,7 @@ Shape legend: N inputs, F findings, D width, S×S pixels, P patches.
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -112,6 +113,10 @@ class Encoder(FrozenEncoder):
             provenance={"weights": "random", "seed": seed},
             device=str(self.device),
         )
+
+    def trainable_copy(self) -> TokenEncoder:
+        """Return a copy of the network whose weights can be trained, on the same device; the encoder stays as it is."""
+        return copy.deepcopy(self._network).train().requires_grad_(True)
 
     # ------------------------------------------------------------------------------------------- pictures
     def attention(self, inputs: ImageInput | Iterable[ImageInput], batch_size: int = BATCH_SIZE) -> Tensor:

@@ -280,18 +280,16 @@ class TokenEncoder(nn.Module):
 
     def encode_texts(self, texts: Sequence[NDArray[np.int64]]) -> Tensor:
         """Encode texts alone. Shapes: N arrays of ids → CLS (N, D), before any projector."""
-        device = self.modality_3D.device
-        lengths = torch.tensor([len(ids) for ids in texts])
-        if int(lengths.max()) > self.config.max_text_tokens or int(lengths.min()) < 1:
-            raise ShapeError(f"a text has between 1 and {self.config.max_text_tokens} tokens")
-        positions = torch.cat([torch.arange(len(ids)) for ids in texts])
-        words_TD = self.embed_words(
-            torch.cat([torch.from_numpy(ids) for ids in texts]).to(device), positions.to(device)
-        )
-        parts = zip(words_TD.split(lengths.tolist()), [self._cls()[None].to(words_TD.dtype)] * len(texts), strict=True)
-        stream_TD = torch.cat([piece for words, cls in parts for piece in (cls, words)])
-        offsets = F.pad((lengths + 1).cumsum(0), (1, 0)).to(device=device, dtype=torch.int32)
-        return run_packed(self.vit, stream_TD, Segments(offsets, self.max_segment))
+        return run_packed(self.vit, *self._text_stream(texts))
+
+    def encode_text_tokens(self, texts: Sequence[NDArray[np.int64]]) -> tuple[Tensor, Tensor]:
+        """Encode texts alone and keep every token, as whatever attends to words needs.
+
+        Shapes: N arrays of ids → tokens (N, L, D), CLS first, and which of them are real (N, L) bool.
+        """
+        stream_TD, segments = self._text_stream(texts)
+        rows_NL, real_NL = segments.padded()
+        return run_packed(self.vit, stream_TD, segments, cls_only=False)[rows_NL], real_NL
 
     # ------------------------------------------------------------------------------------------- parts
     def _check_block(self, block: int) -> None:
@@ -307,6 +305,21 @@ class TokenEncoder(nn.Module):
         length = stream_NLD.shape[1]
         offsets = torch.arange(0, (count + 1) * length, length, dtype=torch.int32, device=stream_NLD.device)
         return stream_NLD.flatten(0, 1), Segments(offsets, self.max_segment)
+
+    def _text_stream(self, texts: Sequence[NDArray[np.int64]]) -> tuple[Tensor, Segments]:
+        """CLS and words of each text, as one packed stream."""
+        device = self.modality_3D.device
+        lengths = torch.tensor([len(ids) for ids in texts])
+        if int(lengths.max()) > self.config.max_text_tokens or int(lengths.min()) < 1:
+            raise ShapeError(f"a text has between 1 and {self.config.max_text_tokens} tokens")
+        positions = torch.cat([torch.arange(len(ids)) for ids in texts])
+        words_TD = self.embed_words(
+            torch.cat([torch.from_numpy(ids) for ids in texts]).to(device), positions.to(device)
+        )
+        parts = zip(words_TD.split(lengths.tolist()), [self._cls()[None].to(words_TD.dtype)] * len(texts), strict=True)
+        stream_TD = torch.cat([piece for words, cls in parts for piece in (cls, words)])
+        offsets = F.pad((lengths + 1).cumsum(0), (1, 0)).to(device=device, dtype=torch.int32)
+        return stream_TD, Segments(offsets, self.max_segment)
 
     def _positions(self) -> Tensor:
         positions_LD: Tensor = self.vit.pos_embed[0]  # type: ignore[index]

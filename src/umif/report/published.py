@@ -85,12 +85,7 @@ def published_tables(rows: Sequence[Row], recipes: dict[str, dict[str, Any]]) ->
 
 def _fits(row: Row, ours: dict[str, str]) -> bool:
     datasets = re.split(r",\s*", str(row["data"]).partition(":")[0])
-    metric = str(row["metric"])
-    return (
-        row["task"] == ours["task"]
-        and datasets == [ours["dataset"]]
-        and (metric == ours["metric"] or metric.startswith(f"{ours['metric']} "))
-    )
+    return bool(row["task"] == ours["task"] and datasets == [ours["dataset"]] and row["metric"] == ours["metric"])
 
 
 def _mean(rows: Sequence[Row], encoder: str) -> float:

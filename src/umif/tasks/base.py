@@ -73,6 +73,7 @@ class TaskOptions:
     `problems` names some of a task's problems, empty = all that the data can carry; `block` is the block (1-based)
     whose patches are pooled, `None` = the task's own choice; `progress` shows a bar on standard error after 2 s; `full`
     trains heads on all images and for as long as papers do, rather than within about a minute.
+    `settings` are those of single tasks, `task.key=value`, such as `vqa.steps=1000`.
     """
 
     labels: tuple[float, ...] = (100.0,)
@@ -84,6 +85,7 @@ class TaskOptions:
     block: int | None = None
     progress: bool = True
     full: bool = False
+    settings: tuple[str, ...] = ()
     seeds: int = 1
     against: tuple[FrozenEncoder, ...] = ()
 

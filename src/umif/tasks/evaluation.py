@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -251,7 +252,8 @@ def _command(model: str | Path, task: str, corpus: Corpus, options: TaskOptions,
     parts += [f"--seeds {options.seeds}"] if options.seeds > 1 else []
     parts += [f"--protocol {options.splits}"] if options.splits != "clean" else []
     parts += [f"--problem {name}" for name in options.problems]
-    parts += [f"--bootstrap {options.bootstrap}"]
+    parts += [f"--bootstrap {options.bootstrap}"] + (["--full"] if options.full else [])
+    parts += [f"--set {shlex.quote(setting)}" for setting in options.settings]
     parts += [] if options.baselines else ["--no-baselines"]
     parts += [f"--against {' '.join(one.title for one in options.against)}"] if options.against else []
     return " ".join(parts + ([] if out is None else [f"--out {out}"]))

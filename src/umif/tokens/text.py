@@ -82,6 +82,22 @@ class TextTokenizer:
         found: list[str] = self._tokenizer.encode(text, add_special_tokens=False).tokens
         return found
 
+    def id_of(self, piece: str) -> int | None:
+        """Return the id of a word piece or special token, `None` where the vocabulary has none."""
+        found: int | None = self._tokenizer.token_to_id(piece)
+        return found
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return word pieces as text, inner ones joined to what they continue; ids beyond the vocabulary are left out.
+
+        Example:
+            >>> tokenizer = TextTokenizer.train(["no pneumothorax"], vocab_size=60)
+            >>> tokenizer.decode(tokenizer.encode("No pneumothorax"))
+            'no pneumothorax'
+        """
+        pieces = [piece for one in ids if (piece := self._tokenizer.id_to_token(int(one))) is not None]
+        return " ".join(pieces).replace(" ##", "")
+
     @property
     def sha256(self) -> str:
         """SHA-256 of everything that decides which ids a text becomes, hexadecimal."""
