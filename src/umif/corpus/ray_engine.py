@@ -258,17 +258,23 @@ def _end_leftovers(temporary: str) -> None:
 
 
 def _exit(signum: int, _: Any) -> None:
+    # Ray passes the signal on to its own processes, and it can come back while Ray is being ended.
+    signal.signal(signum, signal.SIG_IGN)
     sys.exit(128 + signum)
 
 
 @contextlib.contextmanager
 def _sigterm_kept() -> Iterator[None]:
-    """Put back what was done on SIGTERM."""
+    """Put back what was done on SIGTERM, unless the program is ending by it."""
     before = signal.getsignal(signal.SIGTERM)
+    ending = False
     try:
         yield
+    except SystemExit:
+        ending = True
+        raise
     finally:
-        if threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread() and not ending:
             signal.signal(signal.SIGTERM, before)
 
 
