@@ -147,7 +147,7 @@ def build_vqa_model(encoder: Encoder, config: VqaConfig, seed: int) -> VqaModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if config.decoder == "scratch":
-            heads = int(network.vit.blocks[0].attn.num_heads)  # type: ignore[index, union-attr, arg-type]
+            heads = int(network.vit.blocks[0].attn.num_heads)  # type: ignore[index, union-attr]
             shape = scratch_shape(network.width, heads, config.depth, tokens.vocabulary, MAX_ANSWER_TOKENS + 1)
             decoder = AnswerDecoder(shape)
         else:

@@ -77,7 +77,7 @@ def test_sixteen_cases_are_learned_by_heart(corpus: Corpus, encoder: Encoder) ->
 @pytest.fixture(scope="module")
 def learned(corpus: Corpus, encoder: Encoder) -> list[Result]:
     # A network that was never trained needs more than the defaults to learn to see.
-    settings = ("vqa.steps=200", "vqa.lr=3e-3", "vqa.lr_encoder=1e-3")
+    settings = ("vqa.steps=200", "vqa.epochs=100", "vqa.lr=3e-3", "vqa.lr_encoder=1e-3")
     return run(encoder, corpus, TaskOptions(bootstrap=100, progress=False, settings=settings))
 
 
@@ -235,7 +235,7 @@ def test_vqa_rad_is_carried_in_both_splits(encoder: Encoder, tmp_path: Path) -> 
     options = replace(SHORT, settings=("vqa.steps=2", "vqa.rank_k=8"), baselines=False)
     told = {}
     for splits in ("clean", "paper"):
-        rows = run(encoder, corpus, replace(options, splits=splits))  # type: ignore[arg-type]
+        rows = run(encoder, corpus, replace(options, splits=splits))
         assert [row.metric for row in rows] == ["accuracy", "open accuracy", "closed accuracy"]
         told[splits] = rows[0].extra
     assert told["clean"]["test_images_in_train"] == 0
