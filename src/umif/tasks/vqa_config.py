@@ -15,7 +15,7 @@ class VqaConfig(Config):
     The defaults are for small networks on two cores; for published data and a ViT-B raise `steps` and `epochs`.
     """
 
-    steps: int = Field(150, gt=0, description="Most training steps. C: a cap, told with every row")
+    steps: int = Field(100, gt=0, description="Most training steps. C: a cap, told with every row")
     epochs: int = Field(20, gt=0, description="Most passes over the training images. C: 20")
     images: int = Field(16, gt=0, description="Images a step. C: 16")
     questions: int = Field(8, gt=0, description="Most questions of an image a step, drawn anew each time. C: 8")
