@@ -15,18 +15,18 @@ class VqaConfig(Config):
     The defaults are for small networks on two cores; for published data and a ViT-B raise `steps` and `epochs`.
     """
 
-    steps: int = Field(150, gt=0, description="Most training steps. C: a cap, told with every row")
-    epochs: int = Field(40, gt=0, description="Most passes over the training images. C: 40")
+    steps: int = Field(100, gt=0, description="Most training steps. C: a cap, told with every row")
+    epochs: int = Field(20, gt=0, description="Most passes over the training images. C: 20")
     images: int = Field(16, gt=0, description="Images a step. C: 16")
     questions: int = Field(8, gt=0, description="Most questions of an image a step, drawn anew each time. C: 8")
     lr: float = Field(2e-3, gt=0, description="Highest learning rate of the decoder. C: 2e-3; a BERT: 1e-4")
-    lr_encoder: float = Field(5e-4, gt=0, description="Highest learning rate of the encoder. C: 5e-4; a ViT-B: 2e-5")
+    lr_encoder: float = Field(3e-4, gt=0, description="Highest learning rate of the encoder. C: 3e-4; a ViT-B: 2e-5")
     weight_decay: float = Field(0.05, ge=0, description="AdamW's, on weights of two and more axes. C: 0.05")
     warmup_share: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which the rate rises. C: 0.1")
     clip: float = Field(1.0, gt=0, description="Largest norm of the gradient. C: 1")
     check_every: int = Field(25, gt=0, description="Steps between looks at val. C: 25")
     patience: int = Field(4, gt=0, description="Looks without a better likelihood before it stops. C: 4")
-    val_questions: int = Field(512, gt=0, description="Most val questions looked at, drawn once. C: 512")
+    val_images: int = Field(64, gt=0, description="Most val images looked at, drawn once, with all questions. C: 64")
     frozen: bool = Field(False, description="Train the decoder only. P: the whole model is fine-tuned")
     decoder: str = Field("scratch", description="scratch, or hub id or folder of a BERT to start from. P: BERT")
     depth: int = Field(2, gt=0, description="Blocks of a decoder from scratch. C: 2")

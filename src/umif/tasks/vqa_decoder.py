@@ -93,8 +93,9 @@ class _Block(nn.Module):
 class AnswerDecoder(nn.Module):
     """Next-token logits of answers, given a memory.
 
-    The question's summary is added to the start token, so that the first block already asks the picture for what the
-    question is about. Input and output embeddings are one table, as in BERT.
+    A summary of question and picture is added to the start token: the first block already asks the picture for what the
+    question is about, and what CLS knows reaches the answer before attention to single patches is learned. Input and
+    output embeddings are one table, as in BERT.
     """
 
     def __init__(self, shape: DecoderShape) -> None:
@@ -102,7 +103,8 @@ class AnswerDecoder(nn.Module):
         self.shape = shape
         self.words = nn.Embedding(shape.vocabulary, shape.width)
         self.positions = nn.Parameter(torch.empty(shape.positions, shape.width))
-        self.start = nn.Linear(shape.memory_width, shape.width)
+        self.start_in = nn.Linear(3 * shape.memory_width, shape.hidden)
+        self.start_out = nn.Linear(shape.hidden, shape.width)
         self.norm = nn.LayerNorm(shape.width, eps=_EPS)
         self.blocks = nn.ModuleList(_Block(shape) for _ in range(shape.depth))
         self.head_map = nn.Linear(shape.width, shape.width)
@@ -127,21 +129,24 @@ class AnswerDecoder(nn.Module):
     ) -> Memory:
         """Make the memory of N questions about I pictures, worded in Q ways; each picture and text is mapped once.
 
-        Shapes: pictures (I, S, M); texts (Q, L, M), CLS first, with real_QL; image_of_N, text_of_N int64.
+        Shapes: pictures (I, S, M), CLS first; texts (Q, L, M), CLS first, with real_QL; image_of_N, text_of_N int64.
         """
         keys, values = [], []
         for block in self.blocks:
             assert isinstance(block, _Block)
-            of_images, of_texts = block.keys_values(images_ISM), block.keys_values(texts_QLM)
+            image_kv, text_kv = block.keys_values(images_ISM), block.keys_values(texts_QLM)
             key, value = (
                 torch.cat([image[image_of_N], text[text_of_N]], dim=2)
-                for image, text in zip(of_images, of_texts, strict=True)
+                for image, text in zip(image_kv, text_kv, strict=True)
             )
             keys.append(key)
             values.append(value)
         of_image = real_QL.new_ones(len(image_of_N), images_ISM.shape[1])
         real_NS = torch.cat([of_image, real_QL[text_of_N]], dim=1)
-        return Memory(tuple(keys), tuple(values), real_NS, self.start(texts_QLM[:, 0])[text_of_N])
+        of_image_IX = torch.cat([images_ISM[:, 0], images_ISM[:, 1:].mean(1)], dim=1)
+        summary = torch.cat([texts_QLM[text_of_N, 0], of_image_IX[image_of_N]], dim=1)
+        start_ND = self.start_out(F.gelu(self.start_in(summary)))
+        return Memory(tuple(keys), tuple(values), real_NS, start_ND)
 
     def forward(self, ids_NKT: Tensor, memory: Memory) -> Tensor:
         """Logits of the token after each. Shapes: (N, K, T) int64, the first of each the start → (N, K, T, V)."""
@@ -199,7 +204,7 @@ def bert_decoder(source: str, memory_width: int) -> AnswerDecoder:
 def load_bert(decoder: AnswerDecoder, state: Mapping[str, Tensor]) -> None:
     """Fill a decoder from the state of a BERT with a language head; where it has cross-attention, that too.
 
-    The start's map is set to zero, so that a BERT begins as it is.
+    The start's last map is set to zero, so that a BERT begins as it is.
 
     Raises:
         KeyError: a weight is missing.
@@ -215,8 +220,8 @@ def load_bert(decoder: AnswerDecoder, state: Mapping[str, Tensor]) -> None:
     kind_D = state[f"{embeddings}token_type_embeddings.weight"][0]
     decoder.positions.copy_(state[f"{embeddings}position_embeddings.weight"] + kind_D)
     put(decoder.norm, f"{embeddings}LayerNorm")
-    nn.init.zeros_(decoder.start.weight)
-    nn.init.zeros_(decoder.start.bias)
+    nn.init.zeros_(decoder.start_out.weight)
+    nn.init.zeros_(decoder.start_out.bias)
     for number, block in enumerate(decoder.blocks):
         assert isinstance(block, _Block)
         home = f"{_BERT_PREFIX}encoder.layer.{number}."

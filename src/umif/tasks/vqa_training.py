@@ -88,9 +88,9 @@ def fit(
     images = len(np.unique(questions.rows_N[train]))
     planned = min(config.steps, config.epochs * math.ceil(images / config.images))
     tokens = [model.tokens.encode(answer) for answer in questions.answers_N.tolist()]
-    val = _some(questions.of("val"), config.val_questions)
+    val = _of_some_images(questions, questions.of("val"), config.val_images)
     best, best_step, step = -math.inf, 0, 0
-    kept: dict[str, torch.Tensor] = {}
+    kept: dict[str, Tensor] = {}
     batches = _batches(questions, train, config, seed)
     for step in range(1, planned + 1):
         model.train()
@@ -232,11 +232,13 @@ def _batches(
             step += 1
 
 
-def _some(places: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """Up to `most` of some positions, the same ones every time."""
-    if len(places) <= most:
+def _of_some_images(questions: Questions, places: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """The questions among `places` of up to `most` images, the same ones every time."""
+    rows = np.unique(questions.rows_N[places])
+    if len(rows) <= most:
         return places
-    return np.sort(keyed_rng(0, "vqa val questions").permutation(places)[:most])
+    chosen = keyed_rng(0, "vqa val images").permutation(rows)[:most]
+    return places[np.isin(questions.rows_N[places], chosen)]
 
 
 def _groups(model: VqaModel, config: VqaConfig) -> list[dict[str, object]]:

@@ -77,7 +77,7 @@ def test_sixteen_cases_are_learned_by_heart(corpus: Corpus, encoder: Encoder) ->
 @pytest.fixture(scope="module")
 def learned(corpus: Corpus, encoder: Encoder) -> list[Result]:
     # A network that was never trained needs more than the defaults to learn to see.
-    settings = ("vqa.steps=200", "vqa.lr=3e-3", "vqa.lr_encoder=1e-3")
+    settings = ("vqa.steps=200", "vqa.epochs=100", "vqa.lr=3e-3", "vqa.lr_encoder=1e-3")
     return run(encoder, corpus, TaskOptions(bootstrap=100, progress=False, settings=settings))
 
 
