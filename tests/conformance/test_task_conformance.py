@@ -101,6 +101,8 @@ def test_rows_hold_what_scripts_read(task: Task, encoder: Encoder, corpus: Corpu
         assert len(row.split_sha256) == 64
         assert row.n_patients > 0
         assert 0 <= row.labels <= 100
+        for value in read["extra"].get("per_class", {}).values():  # as reports print them
+            assert value is None or isinstance(value, float)
 
 
 def test_a_baseline_stands_beside_every_row_on_the_same_test_set(task: Task, encoder: Encoder, corpus: Corpus) -> None:

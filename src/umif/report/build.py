@@ -243,8 +243,14 @@ def _per_class(comparison: Comparison) -> dict[str, Any] | None:
     return {
         "labels": share(comparison.labels),
         "columns": [row_name(row) for row in rows],
-        "rows": [(name, [number(row["extra"]["per_class"].get(name)) for row in rows]) for name in names],
+        "rows": [(name, [_class_value(row, name) for row in rows]) for name in names],
     }
+
+
+def _class_value(row: Row, name: str) -> str:
+    """The value of one class; a dash where a task has none, or keeps something else there."""
+    value = row["extra"]["per_class"].get(name)
+    return number(value if isinstance(value, (int, float)) else None)
 
 
 def _gains(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:

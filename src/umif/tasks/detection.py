@@ -321,6 +321,8 @@ def _rows(plan: _Plan, ones: list[_Predicted], encoder: Encoder, corpus: Corpus,
         for index, one in enumerate(ones):
             estimate = estimate_of(values[index], values_R[index])
             extra = dict(extras[index])
+            if len(cases.classes) > 1:
+                extra["per_class"] = _by_class(cases.classes, tables[index][:, thresholds].mean(axis=1))
             rivals = [] if one.baseline else [place for place, other in enumerate(ones) if other.baseline]
             if rivals:
                 extra["gains"] = [
@@ -374,6 +376,11 @@ def _counts(plan: _Plan, options: TaskOptions) -> dict[str, Any]:
     return counts
 
 
+def _by_class(classes: tuple[str, ...], values_K: NDArray[np.float64]) -> dict[str, float | None]:
+    """Return each class's value; `None` where there is no box of it to find."""
+    return {name: None if np.isnan(value) else float(value) for name, value in zip(classes, values_K, strict=True)}
+
+
 def _told(
     one: _Predicted,
     found: list[Matches],
@@ -394,8 +401,5 @@ def _told(
         },
     }
     if len(classes) > 1:
-        told["per_class"] = {
-            name: {"map": float(row[MAIN].mean()), "ap50": float(row[HALF])}
-            for name, row in zip(classes, table_KT, strict=True)
-        }
+        told["ap50_by_class"] = _by_class(classes, table_KT[:, HALF])
     return told
