@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import signal
 import socket
 import sys
@@ -24,6 +25,7 @@ import time
 import warnings
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -239,7 +241,7 @@ def _start(ray: Any, folder: Path, options: dict[str, Any]) -> None:
             ) from error
     if threading.current_thread() is threading.main_thread():
         # So that SIGTERM ends Ray too; a handler of the caller's own knows better.
-        signal.signal(signal.SIGTERM, before if callable(before) else _exit)
+        signal.signal(signal.SIGTERM, before if callable(before) else partial(_exit, options.get("_temp_dir")))
 
 
 def _knock(address: str) -> None:
@@ -250,31 +252,55 @@ def _knock(address: str) -> None:
 
 
 def _end_leftovers(temporary: str) -> None:
-    """End the processes of a Ray that began in this folder and did not come up; it would keep them until we exit."""
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
+    """End the processes of a Ray of ours, known by its folder, and all that they have started."""
+    for pid in _family(temporary):
         with contextlib.suppress(OSError):
-            if temporary.encode() in file.read_bytes():
-                os.kill(int(file.parent.name), signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
 
 
-def _exit(signum: int, _: Any) -> None:
-    # Ray passes the signal on to its own processes, and it can come back while Ray is being ended.
-    signal.signal(signum, signal.SIG_IGN)
-    sys.exit(128 + signum)
+def _family(temporary: str) -> set[int]:
+    """Processes whose command names the folder, and their descendants: workers give themselves other names."""
+    found: set[int] = set()
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            pid = int(folder.name)
+            # The name of the program stands in brackets and may hold anything; the parent is the second field after it.
+            parent = int((folder / "stat").read_bytes().rpartition(b")")[2].split()[1])
+            children.setdefault(parent, []).append(pid)
+            if pid != os.getpid() and temporary.encode() in (folder / "cmdline").read_bytes():
+                found.add(pid)
+    waiting = list(found)
+    while waiting:
+        for pid in children.get(waiting.pop(), ()):
+            if pid not in found:
+                found.add(pid)
+                waiting.append(pid)
+    return found
+
+
+def _exit(temporary: str | None, signum: int, _: Any) -> None:
+    """End a Ray of our own and this program at once; what is finished is kept, as after any other end.
+
+    Not by an exception: Ray can abort while it is shut down with tasks under way, with an exit code of its own.
+    """
+    if temporary is not None:
+        _end_leftovers(temporary)
+        shutil.rmtree(temporary, ignore_errors=True)
+    if sys.stderr.isatty():
+        sys.stderr.write("\x1b[?25h\n")  # a bar hides the cursor
+        sys.stderr.flush()
+    os._exit(128 + signum)
 
 
 @contextlib.contextmanager
 def _sigterm_kept() -> Iterator[None]:
-    """Put back what was done on SIGTERM, unless the program is ending by it."""
+    """Put back what was done on SIGTERM."""
     before = signal.getsignal(signal.SIGTERM)
-    ending = False
     try:
         yield
-    except SystemExit:
-        ending = True
-        raise
     finally:
-        if threading.current_thread() is threading.main_thread() and not ending:
+        if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
 
 
