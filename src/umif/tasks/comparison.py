@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from umif.tasks.base import Result
 from umif.tasks.calibration import class_calibration, operating_points
 from umif.tasks.measures import measure_of
-from umif.tasks.metrics import estimate_of, gain_of, macro_auroc
+from umif.tasks.metrics import macro_auroc
+from umif.tasks.rows import Measurement, paired_rows
 from umif.tasks.slices import MOST_REPLICATES, slices
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from umif.tasks.base import TaskOptions
+    from umif.tasks.base import Result, TaskOptions
     from umif.tasks.calibration import Link
     from umif.tasks.measures import Measure
     from umif.tasks.problems import Cases
@@ -91,10 +91,8 @@ def compare_scores(
     met = cases.overlap
     published: dict[str, Any] = {} if met is None else {"splits": cases.splits, "overlap": met}
     protocol = protocol if met is None else published_protocol(protocol, met)
-    rivals = [place for place, other in enumerate(scored) if other.baseline]
-    results = []
+    measured = []
     for index, one in enumerate(scored):
-        estimate = estimate_of(values[index], replicates[index])
         extra: dict[str, Any] = {"problem": cases.problem.name, "n_images": len(test), **cases.notes, **published}
         extra |= one.extra | _of_seeds(one, found[index])
         if len(cases.classes) > 1:
@@ -107,32 +105,17 @@ def compare_scores(
             extra["slices"] = slices(
                 measure, one.scores_SNF, labels_NF, patients, groups, options.bootstrap, options.seed
             )
-            if rivals:
-                extra["gains"] = [
-                    {
-                        "over": scored[place].encoder,
-                        **asdict(gain_of(values[index] - values[place], replicates[index], replicates[place])),
-                    }
-                    for place in rivals
-                ]
-        results.append(
-            Result(
-                task=task,
-                data=cases.data,
-                protocol=protocol,
-                labels=labels,
-                metric=measure.name,
-                value=estimate.value,
-                low=estimate.low,
-                high=estimate.high,
-                encoder=one.encoder,
-                baseline=one.baseline,
-                split_sha256=cases.split_sha256,
-                n_patients=cases.test_patients,
-                extra=extra,
-            )
-        )
-    return results
+        measured.append(Measurement(one.encoder, one.baseline, values[index], replicates[index], extra))
+    return paired_rows(
+        measured,
+        task=task,
+        data=cases.data,
+        protocol=protocol,
+        labels=labels,
+        metric=measure.name,
+        split_sha256=cases.split_sha256,
+        n_patients=cases.test_patients,
+    )
 
 
 def _of_seeds(one: Scored, found: Sequence[tuple[float, list[float | None]]]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ Differs: every test image counts, with a box or without, with a prediction or wi
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -40,8 +40,8 @@ from umif.tasks.detection_metrics import (
 )
 from umif.tasks.detection_sheet import write_sheet
 from umif.tasks.head_training import HeadTraining, Trained, train_head
-from umif.tasks.metrics import estimate_of, gain_of
 from umif.tasks.problems import ids_sha256
+from umif.tasks.rows import Measurement, paired_rows
 from umif.tasks.subsets import label_subset
 
 if TYPE_CHECKING:
@@ -318,37 +318,22 @@ def _rows(plan: _Plan, ones: list[_Predicted], encoder: Encoder, corpus: Corpus,
     for metric, thresholds in METRICS.items():
         values = [float(mean_precision(table, thresholds)) for table in tables]
         values_R = [mean_precision(each, thresholds) for each in replicates]
+        measured = []
         for index, one in enumerate(ones):
-            estimate = estimate_of(values[index], values_R[index])
             extra = dict(extras[index])
             if len(cases.classes) > 1:
                 extra["per_class"] = _by_class(cases.classes, tables[index][:, thresholds].mean(axis=1))
-            rivals = [] if one.baseline else [place for place, other in enumerate(ones) if other.baseline]
-            if rivals:
-                extra["gains"] = [
-                    {
-                        "over": ones[place].encoder,
-                        **asdict(gain_of(values[index] - values[place], values_R[index], values_R[place])),
-                    }
-                    for place in rivals
-                ]
-            results.append(
-                Result(
-                    task="detection",
-                    data=cases.data,
-                    protocol=PROTOCOL,
-                    labels=plan.share,
-                    metric=metric,
-                    value=estimate.value,
-                    low=estimate.low,
-                    high=estimate.high,
-                    encoder=one.encoder,
-                    baseline=one.baseline,
-                    split_sha256=cases.split_sha256,
-                    n_patients=len(set(patients)),
-                    extra=extra,
-                )
-            )
+            measured.append(Measurement(one.encoder, one.baseline, values[index], values_R[index], extra))
+        results += paired_rows(
+            measured,
+            task="detection",
+            data=cases.data,
+            protocol=PROTOCOL,
+            labels=plan.share,
+            metric=metric,
+            split_sha256=cases.split_sha256,
+            n_patients=len(set(patients)),
+        )
     return results
 
 

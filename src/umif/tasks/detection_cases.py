@@ -19,12 +19,13 @@ import yaml
 from pydantic import Field
 
 from umif.config import Config, parse_config
-from umif.errors import TaskError, nearest
+from umif.errors import TaskError
 from umif.language import vocabulary
 from umif.tasks.detection_boxes import merged, tight_box
 from umif.tasks.detection_metrics import Truth
 from umif.tasks.metrics import UNKNOWN
 from umif.tasks.problems import MIN_PATIENTS, Condition, ids_sha256
+from umif.tasks.region_problems import chosen_region_cases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,28 +122,17 @@ def chosen_box_cases(corpus: Corpus, names: Sequence[str]) -> list[BoxCases]:
         TaskError: a named problem is unknown or cannot be carried, or none can; what is missing is told.
     """
     drawn = _drawn_regions(corpus)
-    problems = {problem.name: problem for problem in (*built_in_box_problems(), *_own_problems(drawn))}
-    for name in names:
-        if name not in problems:
-            raise TaskError(f"no detection problem is called {name!r}", fix=nearest(name, list(problems)))
     images = corpus.images_table(_COLUMNS).to_pylist()
-    if names:
-        return [_select(problems[name], images, drawn) for name in names]
-    cases, lacking = [], []
-    for problem in problems.values():
-        try:
-            cases.append(_select(problem, images, drawn))
-        except TaskError as error:
-            if any(one.dataset in problem.datasets for one in drawn):
-                lacking.append(str(error.what))
-    if not cases:
-        what = "no problem of finding boxes can be carried by this corpus"
-        raise TaskError(
-            f"{what}: {lacking[0]}" if lacking else f"{what}, for nothing in it is drawn as a box",
-            where=corpus.path,
-            fix=f"prepare data with boxes on {MIN_PATIENTS} or more patients in train and in test, and on some in val",
-        )
-    return cases
+    return chosen_region_cases(
+        "detection",
+        (*built_in_box_problems(), *_own_problems(drawn)),
+        names,
+        lambda problem: _select(problem, images, drawn),
+        {one.dataset for one in drawn},
+        without="nothing in it is drawn as a box",
+        where=corpus.path,
+        fix=f"prepare data with boxes on {MIN_PATIENTS} or more patients in train and in test, and on some in val",
+    )
 
 
 def _drawn_regions(corpus: Corpus) -> list[_Drawn]:

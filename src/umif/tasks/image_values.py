@@ -8,22 +8,22 @@ Shape legend: N images, F classes, R replicates.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from umif.errors import ShapeError, TaskError
-from umif.tasks.base import Result
-from umif.tasks.metrics import estimate_of, gain_of, patient_weights
+from umif.tasks.metrics import estimate_of, patient_weights
 from umif.tasks.problems import ids_sha256
+from umif.tasks.rows import Measurement, paired_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from umif.tasks.base import TaskOptions
+    from umif.tasks.base import Result, TaskOptions
     from umif.tasks.metrics import Estimate
 
 
@@ -135,41 +135,24 @@ def compare_values(
     patients = test.patients_N.tolist()
     values = [macro_mean(one.values_NF) for one in valued]
     replicates = macro_mean_replicates([one.values_NF for one in valued], patients, options.bootstrap, options.seed)
-    results = []
+    measured = []
     for index, one in enumerate(valued):
         value, per_class = values[index]
-        estimate = estimate_of(value, replicates[index])
         counted = int((~np.isnan(one.values_NF)).any(axis=1).sum())
         extra: dict[str, Any] = {"problem": test.problem, "n_images": counted, **one.extra}
         if len(test.classes) > 1:
             extra["per_class"] = dict(zip(test.classes, per_class, strict=True))
-        rivals = [] if one.baseline else [place for place, other in enumerate(valued) if other.baseline]
-        if rivals:
-            extra["gains"] = [
-                {
-                    "over": valued[place].encoder,
-                    **asdict(gain_of(value - values[place][0], replicates[index], replicates[place])),
-                }
-                for place in rivals
-            ]
-        results.append(
-            Result(
-                task=task,
-                data=test.data,
-                protocol=protocol,
-                labels=labels,
-                metric=metric,
-                value=estimate.value,
-                low=estimate.low,
-                high=estimate.high,
-                encoder=one.encoder,
-                baseline=one.baseline,
-                split_sha256=ids_sha256(test.images_N),
-                n_patients=len(np.unique(test.patients_N)),
-                extra=extra,
-            )
-        )
-    return results
+        measured.append(Measurement(one.encoder, one.baseline, value, replicates[index], extra))
+    return paired_rows(
+        measured,
+        task=task,
+        data=test.data,
+        protocol=protocol,
+        labels=labels,
+        metric=metric,
+        split_sha256=ids_sha256(test.images_N),
+        n_patients=len(np.unique(test.patients_N)),
+    )
 
 
 def _class_means(values_NF: NDArray[np.float64], weights_RN: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ Differs: a text that occurs more than once is one item; P@k is by finding, so th
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -25,12 +25,12 @@ from umif.errors import TaskError, nearest
 from umif.tasks.base import Result, Task
 from umif.tasks.contenders import contenders, reader_of
 from umif.tasks.linear import patch_block
-from umif.tasks.metrics import estimate_of, gain_of
 from umif.tasks.neighbours import Barred, unit_rows
 from umif.tasks.pixels import SIDE, pixel_features
 from umif.tasks.problems import MIN_PATIENTS
 from umif.tasks.retrieval_items import shelves_of
 from umif.tasks.retrieval_measures import Side, named_precisions, precisions, recalls
+from umif.tasks.rows import Measurement, paired_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -203,42 +203,28 @@ def _image_image(unit_ND: NDArray[np.float32], shelf: Shelf, options: TaskOption
 
 def _rows(plan: _Plan, found: Sequence[_Found]) -> list[Result]:
     """Return one row per metric and encoder; the trained encoder's also tell their paired gains."""
-    shelf, results = plan.shelf, []
+    shelf = plan.shelf
+    results: list[Result] = []
     for place, first in enumerate(found[0].measured):
-        for one in found:
-            own = one.measured[place]
-            estimate = estimate_of(own.value, own.replicates_R)
-            extra = {"problem": plan.problem, "n_images": len(shelf.rows_N), **own.extra}
-            rivals = [] if one.baseline else [other for other in found if other.baseline]
-            if rivals:
-                extra["gains"] = [
-                    {
-                        "over": other.encoder,
-                        **asdict(
-                            gain_of(
-                                own.value - other.measured[place].value,
-                                own.replicates_R,
-                                other.measured[place].replicates_R,
-                            )
-                        ),
-                    }
-                    for other in rivals
-                ]
-            results.append(
-                Result(
-                    task="retrieval",
-                    data=f"{shelf.dataset}: {TITLES[plan.problem]}",
-                    protocol=PROTOCOL,
-                    labels=0.0,
-                    metric=first.metric,
-                    value=estimate.value,
-                    low=estimate.low,
-                    high=estimate.high,
-                    encoder=one.encoder,
-                    baseline=one.baseline,
-                    split_sha256=shelf.sha256,
-                    n_patients=shelf.n_patients,
-                    extra=extra,
-                )
+        measured = [
+            Measurement(
+                one.encoder,
+                one.baseline,
+                own.value,
+                own.replicates_R,
+                {"problem": plan.problem, "n_images": len(shelf.rows_N), **own.extra},
             )
+            for one in found
+            for own in [one.measured[place]]
+        ]
+        results += paired_rows(
+            measured,
+            task="retrieval",
+            data=f"{shelf.dataset}: {TITLES[plan.problem]}",
+            protocol=PROTOCOL,
+            labels=0.0,
+            metric=first.metric,
+            split_sha256=shelf.sha256,
+            n_patients=shelf.n_patients,
+        )
     return results

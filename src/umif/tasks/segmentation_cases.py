@@ -22,10 +22,11 @@ from pydantic import Field
 
 from umif.config import Config, parse_config
 from umif.corpus.regions import region_mask
-from umif.errors import TaskError, nearest
+from umif.errors import TaskError
 from umif.language import vocabulary
 from umif.tasks.metrics import UNKNOWN
 from umif.tasks.problems import MIN_PATIENTS, Condition, ids_sha256
+from umif.tasks.region_problems import chosen_region_cases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -200,29 +201,18 @@ def chosen_mask_cases(corpus: Corpus, names: Sequence[str]) -> list[MaskCases]:
         TaskError: a named problem is unknown or cannot be carried, or none can; what is missing is told.
     """
     drawn = _drawn_regions(corpus)
-    problems = {problem.name: problem for problem in (*built_in_mask_problems(), *_own_problems(drawn))}
-    for name in names:
-        if name not in problems:
-            raise TaskError(f"no segmentation problem is called {name!r}", fix=nearest(name, list(problems)))
     images = corpus.images_table(_COLUMNS).to_pylist()
-    if names:
-        return [_select(problems[name], images, drawn) for name in names]
-    cases, lacking = [], []
-    for problem in problems.values():
-        try:
-            cases.append(_select(problem, images, drawn))
-        except TaskError as error:
-            if any(one.dataset in problem.datasets for one in drawn):
-                lacking.append(f"{problem.name}: {error.what}")
-    if not cases:
-        what = "no segmentation problem can be carried by this corpus"
-        raise TaskError(
-            f"{what}: {'; '.join(lacking)}" if lacking else f"{what}, for it has no regions",
-            where=corpus.path,
-            fix=f"prepare data with regions on at least {MIN_PATIENTS} train and {MIN_PATIENTS} test patients, and "
-            "some in val",
-        )
-    return cases
+    return chosen_region_cases(
+        "segmentation",
+        (*built_in_mask_problems(), *_own_problems(drawn)),
+        names,
+        lambda problem: _select(problem, images, drawn),
+        {one.dataset for one in drawn},
+        without="it has no regions",
+        where=corpus.path,
+        fix=f"prepare data with regions on at least {MIN_PATIENTS} train and {MIN_PATIENTS} test patients, and "
+        "some in val",
+    )
 
 
 def _drawn_regions(corpus: Corpus) -> list[_Drawn]:

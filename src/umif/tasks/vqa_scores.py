@@ -5,21 +5,21 @@ Shape legend: N test questions, R replicates.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from umif.tasks.base import Result
-from umif.tasks.metrics import estimate_of, gain_of, patient_weights
+from umif.tasks.metrics import patient_weights
 from umif.tasks.problems import ids_sha256
+from umif.tasks.rows import Measurement, paired_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from umif.tasks.base import TaskOptions
+    from umif.tasks.base import Result, TaskOptions
     from umif.tasks.vqa_data import Questions
 
 KINDS = ("overall", "open", "closed")
@@ -84,37 +84,24 @@ def compare_answers(
         patients = questions.patients_N[places]
         rights = [one.right_N[own] for one in judged]
         replicates = accuracy_replicates(rights, patients.tolist(), options.bootstrap, options.seed)
-        for index, one in enumerate(judged):
-            estimate = estimate_of(float(rights[index].mean()), replicates[index])
-            extra = {"problem": questions.dataset, "n_questions": len(own), **one.extra, **one.per_kind.get(kind, {})}
-            rivals = [] if one.baseline else [place for place, other in enumerate(judged) if other.baseline]
-            if rivals:
-                extra["gains"] = [
-                    {
-                        "over": judged[place].encoder,
-                        **asdict(
-                            gain_of(
-                                float(rights[index].mean() - rights[place].mean()), replicates[index], replicates[place]
-                            )
-                        ),
-                    }
-                    for place in rivals
-                ]
-            results.append(
-                Result(
-                    task="vqa",
-                    data=f"{questions.dataset}: questions",
-                    protocol=protocol,
-                    labels=labels,
-                    metric="accuracy" if kind == "overall" else f"{kind} accuracy",
-                    value=estimate.value,
-                    low=estimate.low,
-                    high=estimate.high,
-                    encoder=one.encoder,
-                    baseline=one.baseline,
-                    split_sha256=ids_sha256(questions.ids(places)),
-                    n_patients=len(np.unique(patients)),
-                    extra=extra,
-                )
+        measured = [
+            Measurement(
+                one.encoder,
+                one.baseline,
+                float(rights[index].mean()),
+                replicates[index],
+                {"problem": questions.dataset, "n_questions": len(own), **one.extra, **one.per_kind.get(kind, {})},
             )
+            for index, one in enumerate(judged)
+        ]
+        results += paired_rows(
+            measured,
+            task="vqa",
+            data=f"{questions.dataset}: questions",
+            protocol=protocol,
+            labels=labels,
+            metric="accuracy" if kind == "overall" else f"{kind} accuracy",
+            split_sha256=ids_sha256(questions.ids(places)),
+            n_patients=len(np.unique(patients)),
+        )
     return results
