@@ -383,7 +383,7 @@ def report(
     out: Annotated[Path, typer.Option(help="Folder of the report.")],
     as_json: Json = False,
 ) -> None:
-    """Curves, sample sheets and results of runs as one HTML file; tables as CSV, JSON and LaTeX; model and data cards."""
+    """Curves, sheets and results of runs as one HTML file; tables as CSV, JSON and LaTeX; model and data cards."""
     from umif.report import write_report
 
     with standard_output(reserved=as_json):

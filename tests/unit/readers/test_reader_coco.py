@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reader_checks import touch
 from umif.corpus.regions import decode_runs
 from umif.errors import LayoutError, TableError
 from umif.readers.coco import Coco, split_of
@@ -39,12 +40,6 @@ def encode_counts(runs: list[int]) -> str:
             if done:
                 break
     return text
-
-
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"")
 
 
 def write(root: Path, images: Any, annotations: Any = (), categories: Any = NODULE, name: str = "all.json") -> Path:

@@ -11,6 +11,7 @@ import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from reader_checks import fails, states, touch, write_csv
 from umif.errors import LayoutError, TableError
 from umif.readers.base import LabelState, Region
 from umif.readers.brax import Brax
@@ -22,33 +23,8 @@ from umif.readers.nih_chestxray14 import NihChestxray14
 from umif.readers.vindr_cxr import KAGGLE, VindrCxr
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
-
-    from umif.readers.base import Reader, Record
-
-
-def states(record: Record) -> dict[str, str]:
-    return {finding.name: finding.state.value for finding in record.findings}
-
-
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"")
-
-
-def fails(reader: Reader, where: str) -> None:
-    with pytest.raises(TableError) as caught:
-        list(reader.read())
-    assert where in str(caught.value.where)
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 # BRAX

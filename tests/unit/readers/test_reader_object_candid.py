@@ -8,26 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from reader_checks import fails, states
 from umif.corpus.regions import decode_runs
-from umif.errors import LayoutError, TableError
+from umif.errors import LayoutError
 from umif.readers.base import Region
 from umif.readers.candid_ptx import CandidPtx
 from umif.readers.object_cxr import ObjectCxr
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from umif.readers.base import Reader, Record
-
-
-def states(record: Record) -> dict[str, str]:
-    return {finding.name: finding.state.value for finding in record.findings}
-
-
-def fails(reader: Reader, where: str) -> None:
-    with pytest.raises(TableError) as caught:
-        list(reader.read())
-    assert where in str(caught.value.where)
 
 
 # object-CXR

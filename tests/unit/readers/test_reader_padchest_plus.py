@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import csv
 import gzip
 import json
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reader_checks import fails, states, touch, write_csv
 from umif.errors import TableError
 from umif.readers.chexpert import FINDINGS
 from umif.readers.chexpert_plus import ChexpertPlus, description
@@ -20,32 +20,7 @@ from umif.readers.padchest import BROKEN, MISSING, TABLES, Padchest, parse_list,
 from umif.readers.tables import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from umif.readers.base import Reader, Record
-
-
-def states(record: Record) -> dict[str, str]:
-    return {finding.name: finding.state.value for finding in record.findings}
-
-
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"")
-
-
-def fails(reader: Reader, where: str) -> None:
-    with pytest.raises(TableError) as caught:
-        list(reader.read())
-    assert where in str(caught.value.where)
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+    from collections.abc import Mapping
 
 
 # CheXpert Plus

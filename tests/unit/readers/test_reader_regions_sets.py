@@ -7,32 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from reader_checks import fails, states, touch
 from umif.corpus.regions import decode_runs
-from umif.errors import LayoutError, TableError
+from umif.errors import LayoutError
 from umif.readers.base import Region
 from umif.readers.bone_fracture_yolo import BoneFractureYolo
 from umif.readers.siim_acr_pneumothorax import SiimAcrPneumothorax, alternating_runs
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from umif.readers.base import Reader, Record
-
-
-def states(record: Record) -> dict[str, str]:
-    return {finding.name: finding.state.value for finding in record.findings}
-
-
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"")
-
-
-def fails(reader: Reader, where: str) -> None:
-    with pytest.raises(TableError) as caught:
-        list(reader.read())
-    assert where in str(caught.value.where)
 
 
 # SIIM-ACR

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from reader_checks import touch
 from umif.errors import LayoutError, TableError
 from umif.readers.base import LabelState, Record
 from umif.readers.chexpert import FINDINGS, STATES, Chexpert
@@ -23,12 +24,6 @@ IMAGE = "patient00007/study3/view1_frontal.jpg"
 
 def records_of(reader: Reader) -> dict[str, Record]:
     return {record.image_id: record for record in reader.read()}
-
-
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"")
 
 
 def write_chexpert(root: Path, *cells: str, table: str = "train.csv", part: str = "train", image: str = IMAGE) -> None:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from reader_checks import states, touch
 from umif.errors import LayoutError, TableError
 from umif.readers.actualmed_covid import ActualmedCovid
 from umif.readers.figure1_covid import Figure1Covid
@@ -26,16 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from umif.readers.base import Reader, Record
-
-
-def states(record: Record) -> dict[str, str]:
-    return {finding.name: finding.state.value for finding in record.findings}
-
-
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"")
 
 
 def records_of(reader: Reader) -> dict[str, Record]:

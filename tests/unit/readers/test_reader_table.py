@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from reader_checks import states, touch
 from umif.errors import ConfigError, LayoutError, TableError, UmifError
 from umif.readers.base import Finding, LabelState, Record, Text
 from umif.readers.nih_chestxray14 import NihChestxray14
@@ -31,19 +32,9 @@ def write(root: Path, table: str, config: str | None = None, name: str = "cases.
     return root / name
 
 
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"")
-
-
 def read(path: Path) -> tuple[dict[str, Record], Reader]:
     reader = Table(path)
     return {record.image_id: record for record in reader.read()}, reader
-
-
-def states(record: Record) -> dict[str, str]:
-    return {finding.name: finding.state.value for finding in record.findings}
 
 
 def fails(path: Path, *words: str, where: str = "", error: type[UmifError] = TableError) -> None:
