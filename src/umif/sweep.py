@@ -218,30 +218,12 @@ def _draw(config: SweepConfig, workers: int | None, progress: Callable[[str], No
 
 
 def _rows(config: SweepConfig, recipe: Recipe) -> list[dict[str, Any]]:
-    """Rows of the tasks for one run; evaluated only where they are missing."""
-    from umif.corpus import Corpus
-    from umif.encoder import load_encoder
+    """Rows of the tasks for one run; those that are there for its weights are taken, as `evaluate` does."""
     from umif.tasks import evaluate
     from umif.tasks.base import TaskOptions
 
     options = TaskOptions(labels=config.labels, problems=config.problems, bootstrap=config.bootstrap, seed=recipe.seed)
-    asked = {"labels": list(config.labels), "problems": list(config.problems), "bootstrap": config.bootstrap}
-    corpus = Corpus.open(recipe.corpus)
-    weights = load_encoder(recipe.out).weights_sha256
-    rows = []
-    for task in config.tasks:
-        key = {**asked, "task": task, "weights": weights, "corpus": corpus.fingerprint}
-        file = recipe.out / f"sweep-{task}.json"
-        try:
-            kept = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            kept = {}
-        if kept.get("key") != key:
-            found = [row.to_json() for row in evaluate(recipe.out, task, corpus, options)]
-            kept = {"key": key, "rows": found}
-            file.write_text(json.dumps(kept), encoding="utf-8")
-        rows += kept["rows"]
-    return rows
+    return [row.to_json() for row in evaluate(recipe.out, config.tasks, recipe.corpus, options)]
 
 
 def _set(data: dict[str, Any], key: str, value: Any, setting: str) -> None:

@@ -15,6 +15,7 @@ from umif.errors import ConfigError, RegistryError, RunError
 from umif.report.published import published
 from umif.report.sweep import markdown
 from umif.sweep import Setting, SweepConfig, load_sweep, recipe_of, run_sweep
+from umif.tasks.linear import LinearClassification
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,20 +71,18 @@ def test_every_setting_is_trained_once_and_a_second_call_adds_what_is_new(
     recipe = yaml.safe_load((tmp_path / "out" / "class-seed0" / "recipe.yaml").read_text(encoding="utf-8"))
     assert recipe["data"]["kinds"] == ["class"]
 
-    trained: list[str] = []
-    import umif.tasks
+    taken: list[int] = []
+    run = LinearClassification.run
 
-    evaluate = umif.tasks.evaluate
+    def counted(self: LinearClassification, encoder: Any, corpus: Any, options: Any) -> Any:
+        taken.append(options.seed)
+        return run(self, encoder, corpus, options)
 
-    def counted(model: Path, *rest: Any) -> Any:
-        trained.append(Path(model).name)
-        return evaluate(model, *rest)
-
-    monkeypatch.setattr(umif.tasks, "evaluate", counted)
+    monkeypatch.setattr(LinearClassification, "run", counted)
     config = load_sweep(file, ["seeds=[0,1]"])
     said: list[str] = []
     run_sweep(config, workers=1, progress=said.append)
-    assert trained == ["class-seed1", "all-seed1"]
+    assert taken == [1, 1]  # both settings, under the new seed alone
     assert [line.split(" →")[0] for line in said if "seed" in line] == [
         "1/4 class, seed 0", "2/4 all, seed 0", "3/4 class, seed 1", "4/4 all, seed 1",
     ]  # fmt: skip
