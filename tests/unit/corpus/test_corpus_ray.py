@@ -63,7 +63,12 @@ def _locally(out: Path, raw: Path) -> Manifest:
 
 
 def _environment(**more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    # Coverage answers SIGTERM itself, in the place of the program that is tested, so it does not follow these programs.
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "RAY_ADDRESS" and not name.startswith("COVERAGE_PROCESS_")
+    }
     return {**kept, **more}
 
 
