@@ -28,6 +28,7 @@ from toy_dataset import ToyReader, write_rows, write_toy  # noqa: E402 - the toy
 
 from umif.config import REGISTRY  # noqa: E402
 from umif.corpus import Corpus, Manifest, PrepareConfig, build, prepare  # noqa: E402
+from umif.corpus.processes import work_in_processes  # noqa: E402
 from umif.corpus.sources import read_source  # noqa: E402
 from umif.errors import CorpusError, ImageError, LayoutError, UmifError  # noqa: E402
 
@@ -288,15 +289,36 @@ def test_a_dead_worker_is_a_typed_error_and_the_build_goes_on_later(tmp_path: Pa
     assert _prepare(tmp_path / "out", raw).fingerprint == _prepare(tmp_path / "whole", raw).fingerprint
 
 
+@pytest.mark.parametrize("failure", [BrokenPipeError(errno.EPIPE, "Broken pipe"), OSError("handle is closed")])
 def test_a_worker_that_dies_while_it_is_started_is_a_typed_error(
-    tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch, failure: OSError
 ) -> None:
     def broken(*_: Any) -> None:
-        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+        raise failure
 
     monkeypatch.setattr(ProcessPoolExecutor, "submit", broken)
     with pytest.raises(UmifError, match="a worker process died"):
         _prepare(tmp_path / "out", raw, workers=2)
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.5])
+def test_a_worker_that_dies_while_another_is_started_leaves_none_waiting(
+    monkeypatch: pytest.MonkeyPatch, pause_s: float
+) -> None:
+    start = vars(ProcessPoolExecutor)["_adjust_process_count"]
+
+    def start_after_a_death(pool: Any) -> None:
+        if pool._processes:
+            os.kill(next(iter(pool._processes)), signal.SIGKILL)
+            time.sleep(pause_s)
+        start(pool)
+
+    monkeypatch.setattr(ProcessPoolExecutor, "_adjust_process_count", start_after_a_death)
+    with pytest.raises(UmifError, match="gone"):
+        list(work_in_processes(time.sleep, [0.05] * 9, 3, lambda _: UmifError("gone")))
+    for child in multiprocessing.active_children():
+        child.join(30)
+        assert not child.is_alive()
 
 
 def test_a_stopped_build_leaves_no_worker_behind(tmp_path: Path, raw: Path) -> None:

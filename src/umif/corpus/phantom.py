@@ -18,11 +18,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import multiprocessing
 import os
 import shutil
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -36,6 +33,7 @@ from umif.corpus.phantom_description import FINDINGS, Description, describe
 from umif.corpus.phantom_film import expose
 from umif.corpus.phantom_findings import PhantomRegion, draw_findings
 from umif.corpus.phantom_text import Question, write_caption, write_questions, write_report
+from umif.corpus.processes import work_in_processes
 from umif.errors import InputError, RunError, StorageError, UmifError
 from umif.rng import keyed_rng
 
@@ -217,19 +215,12 @@ def _read_plan(path: Path) -> Any:
 def _draw_parts(out: Path, plan: dict[str, Any], workers: int) -> None:
     starts = [start for start in range(0, plan["images"], _PART) if not _part_file(out, start).exists()]
     draw = partial(_draw_part, out, plan)
-    workers = min(workers, len(starts))
-    if workers <= 1:
-        for start in starts:
-            draw(start)
-        return
-    # Spawned, not forked: the caller may run threads that a fork would leave half-alive.
-    context = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-            for _ in pool.map(draw, starts):
-                pass
-    except BrokenProcessPool:
-        raise UmifError("a process that draws phantoms died", where=out, fix="the same call goes on") from None
+
+    def died(_: object) -> UmifError:
+        return UmifError("a process that draws phantoms died", where=out, fix="the same call goes on")
+
+    for _ in work_in_processes(draw, starts, min(workers, len(starts)), died):
+        pass
 
 
 def _draw_part(out: Path, plan: dict[str, Any], start: int) -> None:

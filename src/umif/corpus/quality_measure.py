@@ -6,30 +6,23 @@ and a second `inspect` reads no picture. Files of another corpus or of older mea
 
 from __future__ import annotations
 
-import itertools
-import multiprocessing
-import os
 import shutil
-import signal
-import threading
 import time
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from umif.corpus.manifest import write_atomically
+from umif.corpus.processes import work_in_processes
 from umif.corpus.progress import Bar
 from umif.corpus.quality_pixels import MEASURES, VERSION, measure_jpegs
 from umif.errors import UmifError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from concurrent.futures import Future
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -93,34 +86,16 @@ def _measured(
     corpus: Corpus, blocks: list[tuple[int, int]], workers: int
 ) -> Iterator[tuple[tuple[int, int], NDArray[np.void]]]:
     """Yield blocks with their measures as they are finished, in any order."""
-    if workers <= 1 or len(blocks) <= 1:
-        for block in blocks:
-            yield block, _measure_block(corpus, *block)
-        return
-    # Spawned, not forked: Lance runs threads that a fork would leave half-alive.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(blocks)), mp_context=context, initializer=_start_worker)
-    waiting = iter(blocks)
-    running: dict[Future[NDArray[np.void]], tuple[int, int]] = {}
 
-    def submit(count: int) -> None:
-        for block in itertools.islice(waiting, count):
-            running[pool.submit(_measure_block, corpus, *block)] = block
-
-    try:
-        submit(2 * workers)
-        while running:
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
-                submit(1)
-    except (BrokenProcessPool, BrokenPipeError):
+    def died(_: object) -> UmifError:
         fix = "run it again (finished blocks are kept), with fewer workers if memory ran out"
-        raise UmifError("a worker process died while it measured pictures", where=corpus.path, fix=fix) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+        return UmifError("a worker process died while it measured pictures", where=corpus.path, fix=fix)
+
+    yield from work_in_processes(partial(_measure_block, corpus), blocks, min(workers, len(blocks)), died)
 
 
-def _measure_block(corpus: Corpus, start: int, stop: int) -> NDArray[np.void]:
+def _measure_block(corpus: Corpus, block: tuple[int, int]) -> NDArray[np.void]:
+    start, stop = block
     parts = [
         measure_jpegs(corpus.take_jpegs(np.arange(first, min(first + _READ, stop))))
         for first in range(start, stop, _READ)
@@ -140,17 +115,3 @@ def _save(file: Path, block: NDArray[np.void]) -> None:
     data = BytesIO()
     np.save(data, block, allow_pickle=False)
     write_atomically(file, data.getvalue())
-
-
-def _start_worker() -> None:
-    """Leave interrupts to the main process, one thread to each worker, and nobody behind when the main one dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-
-
-def _leave_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    os._exit(1)

@@ -7,24 +7,16 @@ closed early, nobody goes on working.
 
 from __future__ import annotations
 
-import itertools
-import multiprocessing
 import os
-import signal
-import threading
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import cv2
-
+from umif.corpus.processes import work_in_processes
 from umif.corpus.shards import Encoding, Shard, build_shard
 from umif.errors import ConfigError, UmifError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
-    from concurrent.futures import Future
     from pathlib import Path
 
 Engine = Literal["local", "ray"]
@@ -77,32 +69,7 @@ def run_locally(
     With one worker, or one shard, the work is done in this process.
     """
     workers = min(workers or os.cpu_count() or 1, len(shards))
-    if workers <= 1:
-        for shard in shards:
-            yield shard, work(shard)
-        return
-    # Spawned, not forked: Lance and Arrow run threads that a fork would leave half-alive.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    waiting = iter(shards)
-    running: dict[Future[dict[str, Any]], Shard] = {}
-
-    def submit(some: Iterable[Shard]) -> None:
-        for shard in some:
-            running[pool.submit(work, shard)] = shard
-
-    try:
-        submit(itertools.islice(waiting, 2 * workers))
-        while running:
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                sidecar = future.result()
-                yield running.pop(future), sidecar
-                submit(itertools.islice(waiting, 1))
-    except (BrokenProcessPool, BrokenPipeError):  # the pipe breaks when a worker dies while it is started
-        raise worker_died(folder, running.values()) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+    yield from work_in_processes(work, shards, workers, partial(worker_died, folder))
 
 
 def worker_died(folder: Path, shards: Iterable[Shard]) -> UmifError:
@@ -114,17 +81,3 @@ def worker_died(folder: Path, shards: Iterable[Shard]) -> UmifError:
         fix="run it again (finished shards are kept), with fewer workers if memory ran out; a script that calls "
         "prepare must do so under `if __name__ == '__main__':`",
     )
-
-
-def _start_worker() -> None:
-    """Leave interrupts to the main process, one thread to each worker, and nobody behind when the main one dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-
-
-def _leave_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    os._exit(1)
