@@ -1,0 +1,11 @@
+"""`umif bench`: what a step, the input and many processes cost here."""
+
+from __future__ import annotations
+
+import typer
+
+bench = typer.Typer(
+    help="Speed, memory and fraction of the hardware's limit, beside the baselines.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
