@@ -10,6 +10,7 @@ import numpy as np
 from umif.tasks.calibration import class_calibration, operating_points
 from umif.tasks.measures import measure_of
 from umif.tasks.metrics import macro_auroc
+from umif.tasks.roc import roc_points
 from umif.tasks.rows import Measurement, of_seeds, paired_rows
 from umif.tasks.slices import MOST_REPLICATES, slices
 
@@ -101,6 +102,7 @@ def compare_scores(
         if measure.exclusive:
             extra["macro_auc"] = float(np.mean([macro_auroc(scores, labels_NF)[0] for scores in one.scores_SNF]))
         extra |= _beliefs(one, cases, measure, options)
+        extra["roc"] = roc_points(one.scores_SNF, labels_NF, cases.classes)
         if not one.baseline:
             groups = {by: group_N[test] for by, group_N in cases.groups.items()}
             extra["slices"] = slices(
