@@ -19,6 +19,7 @@ from umif.report.figures import interval_plot, row_name, training_curves
 from umif.report.latex import results_latex
 from umif.report.looks import attention_looks, task_sheets
 from umif.report.published import PublishedTable, published_tables
+from umif.report.roc import roc_figure
 from umif.report.runs import RunData, read_runs
 from umif.report.tables import (
     Comparison,
@@ -214,6 +215,7 @@ def _blocks(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
             "protocol": protocol,
             "metric": metric,
             "figure": Markup(interval_plot(group)),
+            "roc": Markup(roc_figure(group[-1])),
             "patients": f"{group[0].rows[0]['n_patients']:,}",
             "groups": [
                 {"labels": share(each.labels), "rows": [_table_row(row) for row in each.rows]} for each in group

@@ -23,7 +23,7 @@ INK, MUTED, LINE = "#1d2733", "#64707d", "#dfe4ea"
 SERIES = ("#1f6aa5", "#c8590b", "#2a8a6a", "#8a5aa8", "#b3922b", "#4d5a68")
 TRAINED, BASELINE = SERIES[0], "#8b95a1"
 
-_STYLE: Any = {
+STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 8.5,
     "svg.fonttype": "none",  # text stays text: small, sharp, searchable
@@ -125,14 +125,14 @@ def training_curves(logs: dict[str, Sequence[dict[str, Any]]]) -> str:
         return ""
     columns = 4
     rows = -(-len(panels) // columns)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11.2, 2.35 * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for axis, panel in zip(axes, panels, strict=False):
             _draw_panel(axis, panel, logs)
         for axis in axes[len(panels) :]:
             axis.set_visible(False)
-        return _to_svg(figure, "Training curves over steps: " + ", ".join(panel.title.lower() for panel in panels))
+        return to_svg(figure, "Training curves over steps: " + ", ".join(panel.title.lower() for panel in panels))
 
 
 def _other_losses(logs: dict[str, Sequence[dict[str, Any]]]) -> list[Panel]:
@@ -182,7 +182,7 @@ def interval_plot(comparisons: Sequence[Comparison]) -> str:
         return ""
     heads = len(comparisons) > 1
     lines = len(rows) + (len(comparisons) if heads else 0)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.0, 0.5 + 0.25 * lines), layout="constrained")
         axis = figure.subplots()
         places, words, place = [], [], 0.0
@@ -205,7 +205,7 @@ def interval_plot(comparisons: Sequence[Comparison]) -> str:
         axis.set_xlabel(f"{comparisons[0].metric}, 95 % interval over patients", fontsize=7.5)
         axis.margins(x=0.08)
         alt = "; ".join(f"{row_name(row)} {row['value']:.3f}" for _, row in rows)
-        return _to_svg(figure, f"{comparisons[0].task}, {comparisons[0].data}, {comparisons[0].metric}: {alt}")
+        return to_svg(figure, f"{comparisons[0].task}, {comparisons[0].data}, {comparisons[0].metric}: {alt}")
 
 
 def _draw_row(axis: Axes, row: dict[str, Any], place: float) -> None:
@@ -222,7 +222,13 @@ def row_name(row: dict[str, Any]) -> str:
     return f"{row['encoder']} ({row['run']})" if row.get("show_run") and not row["baseline"] else str(row["encoder"])
 
 
-def _to_svg(figure: Figure, description: str) -> str:
+def to_svg(figure: Figure, description: str) -> str:
+    """Return a figure as SVG that the page sizes, without anything that changes from time to time.
+
+    Args:
+        figure: Drawn under `STYLE`.
+        description: What it shows, for those who cannot see it.
+    """
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = text.getvalue()

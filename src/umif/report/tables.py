@@ -73,14 +73,19 @@ class Gain:
 
 
 def compare(rows: Iterable[Row]) -> list[Comparison]:
-    """Group rows into comparisons; in order of task, data, then share of labels."""
+    """Group rows into comparisons; in order of task, data, share of labels, then metric.
+
+    Metrics are in the order of the rows, which is the task's own: what it is judged by first.
+    """
     groups: dict[tuple[Any, ...], list[Row]] = {}
+    places: dict[tuple[str, str, str], int] = {}
     for row in rows:
+        places.setdefault((row["task"], row["data"], row["metric"]), len(places))
         key = (row["task"], row["data"], row["protocol"], row["labels"], row["metric"], row["split_sha256"])
         groups.setdefault(key, []).append(row)
     return [
         Comparison(task, data, protocol, labels, metric, tuple(sorted(groups[key], key=lambda row: -row["value"])))
-        for key in sorted(groups)
+        for key in sorted(groups, key=lambda key: (*key[:4], places[key[0], key[1], key[4]], key[5]))
         for task, data, protocol, labels, metric, _ in [key]
     ]
 

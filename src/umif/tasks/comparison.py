@@ -10,7 +10,8 @@ import numpy as np
 from umif.tasks.calibration import class_calibration, operating_points
 from umif.tasks.measures import measure_of
 from umif.tasks.metrics import macro_auroc
-from umif.tasks.rows import Measurement, paired_rows
+from umif.tasks.roc import roc_points
+from umif.tasks.rows import Measurement, of_seeds, paired_rows
 from umif.tasks.slices import MOST_REPLICATES, slices
 
 if TYPE_CHECKING:
@@ -94,12 +95,14 @@ def compare_scores(
     measured = []
     for index, one in enumerate(scored):
         extra: dict[str, Any] = {"problem": cases.problem.name, "n_images": len(test), **cases.notes, **published}
-        extra |= one.extra | _of_seeds(one, found[index])
+        told = one.seed_extra or tuple({} for _ in found[index])
+        extra |= one.extra | of_seeds([value for value, _ in found[index]], told)
         if len(cases.classes) > 1:
             extra["per_class"] = dict(zip(cases.classes, _mean_of([each for _, each in found[index]]), strict=True))
         if measure.exclusive:
             extra["macro_auc"] = float(np.mean([macro_auroc(scores, labels_NF)[0] for scores in one.scores_SNF]))
         extra |= _beliefs(one, cases, measure, options)
+        extra["roc"] = roc_points(one.scores_SNF, labels_NF, cases.classes)
         if not one.baseline:
             groups = {by: group_N[test] for by, group_N in cases.groups.items()}
             extra["slices"] = slices(
@@ -116,17 +119,6 @@ def compare_scores(
         split_sha256=cases.split_sha256,
         n_patients=cases.test_patients,
     )
-
-
-def _of_seeds(one: Scored, found: Sequence[tuple[float, list[float | None]]]) -> dict[str, Any]:
-    """What the seeds share, and, of several, the value and the particulars of each."""
-    each = one.seed_extra or tuple({} for _ in found)
-    if len(found) == 1:
-        return dict(each[0])
-    common = {key: value for key, value in each[0].items() if all(other.get(key) == value for other in each)}
-    rows = [{"value": value, **own} for (value, _), own in zip(found, each, strict=True)]
-    spread = float(np.std([value for value, _ in found], ddof=1))
-    return {**common, "seeds": rows, "seeds_deviation": spread}
 
 
 def _mean_of(lists: Sequence[list[float | None]]) -> list[float | None]:

@@ -9,21 +9,20 @@ Differs: every test image counts, with a box or without, with a prediction or wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from pydantic import Field
 
-from umif.config import Config, register
+from umif.config import register
 from umif.corpus.progress import stages
 from umif.rng import keyed_rng
 from umif.tasks.base import Result, Task
 from umif.tasks.dense import dense_variants
 from umif.tasks.detection_boxes import fit_anchors, usual_places
 from umif.tasks.detection_cases import chosen_box_cases, without_boxes_drawn_down
-from umif.tasks.detection_head import ANCHORS, DetectionHead, Target, assign, detection_loss, detections
+from umif.tasks.detection_fit import DetectionSettings, fit_head, new_head, raw_predictions
+from umif.tasks.detection_head import ANCHORS, detections
 from umif.tasks.detection_metrics import (
     COCO,
     HALF,
@@ -39,22 +38,24 @@ from umif.tasks.detection_metrics import (
     sensitivity,
 )
 from umif.tasks.detection_sheet import write_sheet
-from umif.tasks.head_training import HeadTraining, Trained, train_head
+from umif.tasks.head_training import HeadTraining
 from umif.tasks.problems import ids_sha256
-from umif.tasks.rows import Measurement, paired_rows
+from umif.tasks.rows import Measurement, of_seeds, paired_rows
 from umif.tasks.subsets import label_subset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
+    import torch
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from umif.corpus import Corpus
     from umif.encoder import Encoder
     from umif.encoder.dense import PatchFeatures
     from umif.tasks.base import TaskOptions
     from umif.tasks.detection_cases import BoxCases
+    from umif.tasks.detection_head import DetectionHead
     from umif.tasks.detection_metrics import Matches, Truth
 
     Progress = Callable[[str, int, int], None]
@@ -65,21 +66,6 @@ PROTOCOL = (
 )
 METRICS = {"mAP 0.40-0.75": MAIN, "mAP 0.50-0.95": COCO}
 USUAL_PLACES = "usual places"
-_BATCH = 64
-_STATISTICS_IMAGES = 256
-# The loss on val settles which of two states with one mAP is better: while nothing is found yet, all have none.
-_TIE_BREAK = 1e-4
-
-
-class DetectionSettings(Config):
-    """How heads are trained, and on how much."""
-
-    training: HeadTraining = Field(description="Steps, rates and patience")
-    neck: int = Field(256, gt=0, multiple_of=8, description="Channels of the head's maps")
-    train_images: int | None = Field(None, gt=0, description="Most training images; null = all")
-    val_images: int | None = Field(None, gt=0, description="Most images that the best state is chosen on; null = all")
-
-
 # About a minute on two cores for a small encoder and its baselines.
 QUICK = DetectionSettings(
     training=HeadTraining(steps=500, batch=16, lr=2e-3, validate_every=100, patience=5),
@@ -92,10 +78,11 @@ FULL = DetectionSettings(training=HeadTraining(steps=12_000, batch=16, lr=5e-4, 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What is trained on and chosen on at one share of the labels: positions within the cases."""
+    """What is trained on and chosen on at one share of the labels, with one seed: positions within the cases."""
 
     cases: BoxCases
     share: float
+    seed: int
     labelled: NDArray[np.int64]
     train: NDArray[np.int64]
     val: NDArray[np.int64]
@@ -128,30 +115,46 @@ class Detection(Task):
             TaskError: a problem that was named cannot be carried by the corpus, or none can.
         """
         settings = self.settings or (FULL if options.full else QUICK)
-        plans = [
-            _plan(cases, share, settings, options.seed)
-            for cases in chosen_box_cases(corpus, options.problems)
-            for share in options.labels
-        ]
-        rows = np.unique(np.concatenate([plan.cases.rows_N[_used(plan)] for plan in plans]))
-        predicted: list[list[_Predicted]] = [[] for _ in plans]
+        all_cases = chosen_box_cases(corpus, options.problems)
         with stages(options.progress) as progress:
-            for variant in dense_variants(encoder, corpus, options, blocks=1):
-                what = f"features: {variant.encoder}"
-                features = variant.extract(rows, lambda done, total, what=what: progress(what, done, total))  # type: ignore[misc]
-                for plan, ones in zip(plans, predicted, strict=True):
-                    head, extra = _fit(
-                        plan, features, settings, options.seed, encoder.device, progress, variant.encoder
-                    )
-                    test = plan.cases.rows_N[plan.cases.of("test")]
-                    found = [one for raw in _raw(head, features, test, encoder.device) for one in detections(head, raw)]
-                    ones.append(_Predicted(variant.encoder, variant.baseline, found, {**variant.extra, **extra}))
+            trials = [
+                _one_seed(all_cases, encoder, corpus, settings, replace(options, seed=seed, seeds=1), progress)
+                for seed in options.every_seed
+            ]
         results = []
-        for plan, ones in zip(plans, predicted, strict=True):
-            if options.baselines:
-                ones.append(_usual(plan, options.seed))
-            results += _rows(plan, ones, encoder, corpus, options)
+        for of_plan in zip(*trials, strict=True):
+            results += _rows(
+                [plan for plan, _ in of_plan], [ones for _, ones in of_plan], encoder.folder, corpus, options
+            )
         return results
+
+
+def _one_seed(
+    all_cases: Sequence[BoxCases],
+    encoder: Encoder,
+    corpus: Corpus,
+    settings: DetectionSettings,
+    options: TaskOptions,
+    progress: Progress,
+) -> list[tuple[_Plan, list[_Predicted]]]:
+    """What all encoders predict in each problem at every share of the labels, with one seed."""
+    plans = [_plan(cases, share, settings, options.seed) for cases in all_cases for share in options.labels]
+    rows = np.unique(np.concatenate([plan.cases.rows_N[_used(plan)] for plan in plans]))
+    predicted: list[list[_Predicted]] = [[] for _ in plans]
+    for variant in dense_variants(encoder, corpus, options, blocks=1):
+        what = f"features: {variant.encoder}"
+        features = variant.extract(rows, lambda done, total, what=what: progress(what, done, total))  # type: ignore[misc]
+        for plan, ones in zip(plans, predicted, strict=True):
+            head, extra = _fit(plan, features, settings, encoder.device, progress, variant.encoder)
+            test = plan.cases.rows_N[plan.cases.of("test")]
+            found = [
+                one for raw in raw_predictions(head, features, test, encoder.device) for one in detections(head, raw)
+            ]
+            ones.append(_Predicted(variant.encoder, variant.baseline, found, {**variant.extra, **extra}))
+    if options.baselines:
+        for plan, ones in zip(plans, predicted, strict=True):
+            ones.append(_usual(plan))
+    return list(zip(plans, predicted, strict=True))
 
 
 def _plan(cases: BoxCases, share: float, settings: DetectionSettings, seed: int) -> _Plan:
@@ -161,6 +164,7 @@ def _plan(cases: BoxCases, share: float, settings: DetectionSettings, seed: int)
     return _Plan(
         cases,
         share,
+        seed,
         labelled,
         without_boxes_drawn_down(cases, labelled, settings.train_images, draws[0]),
         without_boxes_drawn_down(cases, val, settings.val_images, draws[1]),
@@ -175,7 +179,6 @@ def _fit(
     plan: _Plan,
     features: PatchFeatures,
     settings: DetectionSettings,
-    seed: int,
     device: torch.device,
     progress: Progress,
     name: str,
@@ -183,16 +186,16 @@ def _fit(
     """Train a head; return it with what a row tells of its training."""
     truths = plan.cases.truths_of(plan.train)
     rows = plan.cases.rows_N[plan.train]
-    anchors_A2 = fit_anchors(np.concatenate([truth.boxes_G4 for truth in truths]), ANCHORS, seed)
-    head = new_head(features, rows, len(plan.cases.classes), anchors_A2, settings.neck, seed).to(device)
-    what = f"detection, {plan.share:g} %: {name}"
+    anchors_A2 = fit_anchors(np.concatenate([truth.boxes_G4 for truth in truths]), ANCHORS, plan.seed)
+    head = new_head(features, rows, len(plan.cases.classes), anchors_A2, settings.neck, plan.seed).to(device)
+    what = f"detection, {plan.share:g} %, seed {plan.seed}: {name}"
     trained, val_map = fit_head(
         head,
         features,
         (rows, truths),
         (plan.cases.rows_N[plan.val], plan.cases.truths_of(plan.val)),
         settings.training,
-        seed,
+        plan.seed,
         lambda done, total: progress(what, done, total),
     )
     return head, {
@@ -203,86 +206,7 @@ def _fit(
     }
 
 
-def new_head(
-    features: PatchFeatures,
-    rows: NDArray[np.int64],
-    classes: int,
-    anchors_A2: NDArray[np.float64],
-    neck: int,
-    seed: int,
-) -> DetectionHead:
-    """Return a head with random weights for some features, standardised by those of the first few hundred `rows`."""
-    sample = features.take(rows[:_STATISTICS_IMAGES])[:, 0].reshape(-1, features.width).double()
-    deviation_D = sample.std(dim=0, correction=0)
-    # A feature that is alike everywhere says nothing; it stays near zero instead of being blown up.
-    deviation_D = deviation_D.clamp(min=max(1e-6, 1e-3 * float(deviation_D.mean())))
-    statistics_2D = torch.stack([sample.mean(dim=0), deviation_D]).float().numpy()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return DetectionHead(features.width, features.grid, classes, anchors_A2, statistics_2D, neck)
-
-
-def fit_head(
-    head: DetectionHead,
-    features: PatchFeatures,
-    train: tuple[NDArray[np.int64], Sequence[Truth]],
-    val: tuple[NDArray[np.int64], Sequence[Truth]],
-    settings: HeadTraining,
-    seed: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[Trained, float]:
-    """Train `head` in place; return how it went and the mAP (0.40 to 0.75) on val of the state that is kept.
-
-    Args:
-        head: New.
-        features: Of all images named below.
-        train: Rows of the training images, and what is on them.
-        val: Rows of those that the best state is chosen on, and what is on them.
-        settings: Rates and lengths.
-        seed: Draws the batches.
-        progress: Called with steps done and in all.
-    """
-    device = next(head.parameters()).device
-    rows, truths = train
-    targets, val_targets = ([assign(head, truth) for truth in each] for each in (truths, val[1]))
-    boxes_an_image = sum(len(one.slots_G) for one in targets) / len(targets)
-    values: list[float] = []
-
-    def loss(index: NDArray[np.int64], _: np.random.Generator) -> Tensor:
-        raw = head(_patches(features, rows[index], device))
-        return detection_loss(head, raw, [targets[i] for i in index], boxes_an_image * len(index))
-
-    def validate() -> float:
-        found: list[Detections] = []
-        total = 0.0
-        for raw in _raw(head, features, val[0], device):
-            those: Sequence[Target] = val_targets[len(found) : len(found) + len(raw)]
-            total += float(detection_loss(head, raw, those, boxes_an_image * len(val[0])))
-            found += detections(head, raw)
-        values.append(float(mean_precision(precision_table(match(found, val[1], head.classes)))))
-        return values[-1] - _TIE_BREAK * total / (1 + total)
-
-    trained = train_head(head, len(rows), loss, validate, settings, seed, progress)
-    steps = [step for step, _, _ in trained.history]
-    return trained, values[steps.index(trained.best_step)]
-
-
-def _patches(features: PatchFeatures, rows: NDArray[np.int64], device: torch.device) -> Tensor:
-    """Shape (n, D, H, W)."""
-    patches_NPD = features.take(rows)[:, 0].to(device)
-    return patches_NPD.reshape(len(rows), *features.grid, features.width).permute(0, 3, 1, 2)
-
-
-def _raw(head: DetectionHead, features: PatchFeatures, rows: NDArray[np.int64], device: torch.device) -> list[Tensor]:
-    """What the head says of images, in batches."""
-    with torch.no_grad():
-        return [
-            head(_patches(features, rows[start : start + _BATCH], device)).float()
-            for start in range(0, len(rows), _BATCH)
-        ]
-
-
-def _usual(plan: _Plan, seed: int) -> _Predicted:
+def _usual(plan: _Plan) -> _Predicted:
     """The baseline that sees no picture: where boxes of each class most often are, on every image alike."""
     truths = plan.cases.truths_of(plan.labelled)
     parts = []
@@ -290,51 +214,89 @@ def _usual(plan: _Plan, seed: int) -> _Predicted:
         boxes = [truth.boxes_G4[truth.classes_G == index] for truth in truths]
         images_B = np.repeat(np.arange(len(boxes)), [len(one) for one in boxes])
         known = sum(truth.states_K[index] >= 0 for truth in truths)
-        places, share = usual_places(np.concatenate(boxes), images_B, int(known), MAX_DETECTIONS, seed)
+        places, share = usual_places(np.concatenate(boxes), images_B, int(known), MAX_DETECTIONS, plan.seed)
         parts.append(Detections(places, share, share, np.full(len(share), index)))
     everywhere = Detections(*(np.concatenate([getattr(one, name) for one in parts]) for name in Detections.__slots__))
     return _Predicted(USUAL_PLACES, True, [everywhere] * len(plan.cases.of("test")), {})
 
 
-def _rows(plan: _Plan, ones: list[_Predicted], encoder: Encoder, corpus: Corpus, options: TaskOptions) -> list[Result]:
-    cases = plan.cases
-    test = cases.of("test")
-    truths, patients = cases.truths_of(test), cases.patients_N[test].tolist()
-    matches = [match(one.detections, truths, len(cases.classes)) for one in ones]
-    tables = [precision_table(found) for found in matches]
-    replicates = [precision_replicates(found, patients, options.bootstrap, options.seed) for found in matches]
-    extras = [
-        {**one.extra, **_counts(plan, options), **_told(one, found, table, truths, cases.classes)}
-        for one, found, table in zip(ones, matches, tables, strict=True)
-    ]
-    if plan.share == max(options.labels) and encoder.folder is not None:
-        cut = sensitivity(matches[0])[1]
-        sheet = f"results/sheets/detection-{cases.problem.name}.png"
+def _rows(
+    plans: Sequence[_Plan],
+    trials: Sequence[list[_Predicted]],
+    folder: Path | None,
+    corpus: Corpus,
+    options: TaskOptions,
+) -> list[Result]:
+    """Rows of one problem and share; values and replicates are the means of the seeds' own, one trial a seed."""
+    cases, first = plans[0].cases, trials[0]
+    judged = [_judge(cases, ones, options) for ones in zip(*trials, strict=True)]
+    sheet = {}
+    if plans[0].share == max(options.labels) and folder is not None:
+        cut = sensitivity(judged[0].matches)[1]
+        sheet = {"sheet": f"results/sheets/detection-{cases.problem.name}.png"}
         write_sheet(
-            encoder.folder / sheet, corpus, cases, ones[0].detections, 1.0 if cut is None else cut, options.seed
+            folder / sheet["sheet"], corpus, cases, first[0].detections, 1.0 if cut is None else cut, options.seed
         )
-        extras[0]["sheet"] = sheet
     results = []
     for metric, thresholds in METRICS.items():
-        values = [float(mean_precision(table, thresholds)) for table in tables]
-        values_R = [mean_precision(each, thresholds) for each in replicates]
         measured = []
-        for index, one in enumerate(ones):
-            extra = dict(extras[index])
+        for index, (found, ones) in enumerate(zip(judged, zip(*trials, strict=True), strict=True)):
+            values = [float(mean_precision(table, thresholds)) for table in found.tables_SKT]
+            values_R = np.mean([mean_precision(each, thresholds) for each in found.replicates], axis=0)
+            told = [{**one.extra, **_counts(plan, options)} for one, plan in zip(ones, plans, strict=True)]
+            extra = of_seeds(values, told) | found.extra | ({} if index else sheet)
             if len(cases.classes) > 1:
-                extra["per_class"] = _by_class(cases.classes, tables[index][:, thresholds].mean(axis=1))
-            measured.append(Measurement(one.encoder, one.baseline, values[index], values_R[index], extra))
+                extra["per_class"] = _by_class(cases.classes, found.tables_SKT.mean(axis=0)[:, thresholds].mean(axis=1))
+            measured.append(Measurement(ones[0].encoder, ones[0].baseline, float(np.mean(values)), values_R, extra))
         results += paired_rows(
             measured,
             task="detection",
             data=cases.data,
             protocol=PROTOCOL,
-            labels=plan.share,
+            labels=plans[0].share,
             metric=metric,
             split_sha256=cases.split_sha256,
-            n_patients=len(set(patients)),
+            n_patients=len(np.unique(cases.patients_N[cases.of("test")])),
         )
     return results
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What the predictions of one encoder come to, seed by seed.
+
+    Attributes:
+        matches: The first seed's.
+        tables_SKT: Average precision of each class at each IoU.
+        replicates: The same on resamples of the patients, of each seed.
+        extra: What else a row tells of the predictions, numbers as means over the seeds.
+    """
+
+    matches: list[Matches]
+    tables_SKT: NDArray[np.float64]
+    replicates: list[NDArray[np.float64]]
+    extra: dict[str, Any]
+
+
+def _judge(cases: BoxCases, ones: Sequence[_Predicted], options: TaskOptions) -> _Judged:
+    test = cases.of("test")
+    truths, patients = cases.truths_of(test), cases.patients_N[test].tolist()
+    matches = [match(one.detections, truths, len(cases.classes)) for one in ones]
+    tables = [precision_table(found) for found in matches]
+    replicates = [precision_replicates(found, patients, options.bootstrap, options.seed) for found in matches]
+    told = [
+        _told(one, found, table, truths, cases.classes) for one, found, table in zip(ones, matches, tables, strict=True)
+    ]
+    return _Judged(matches[0], np.stack(tables), replicates, _mean_of(told))
+
+
+def _mean_of(told: Sequence[Any]) -> Any:
+    """Means over the seeds of every number, however deep; what all seeds share stays as it is."""
+    if isinstance(told[0], dict):
+        return {key: _mean_of([one[key] for one in told]) for key in told[0]}
+    if all(one == told[0] for one in told):
+        return told[0]
+    return None if None in told else float(np.mean(told))
 
 
 def _counts(plan: _Plan, options: TaskOptions) -> dict[str, Any]:
@@ -343,7 +305,7 @@ def _counts(plan: _Plan, options: TaskOptions) -> dict[str, Any]:
     train_boxes, test_boxes = (sum(len(one.boxes_G4) for one in cases.truths_of(at)) for at in (plan.train, test))
     counts: dict[str, Any] = {
         "problem": cases.problem.name,
-        "seed": options.seed,
+        "seed": plan.seed,
         "n_images": len(test),
         "n_images_with_box": int(cases.has_box_N[test].sum()),
         "n_boxes": test_boxes,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from umif.tasks.base import Result
 from umif.tasks.metrics import estimate_of, gain_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -69,3 +70,15 @@ def paired_rows(measured: Sequence[Measurement], **shared: Any) -> list[Result]:
             )
         )
     return rows
+
+
+def of_seeds(values: Sequence[float], told: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what one seed tells; of several, what they share, and the value and the particulars of each.
+
+    `extra["seeds"]` = [{value, …}], `extra["seeds_deviation"]` = the sample deviation of the values.
+    """
+    if len(told) == 1:
+        return dict(told[0])
+    common = {key: value for key, value in told[0].items() if all(other.get(key) == value for other in told)}
+    seeds = [{"value": value, **one} for value, one in zip(values, told, strict=True)]
+    return {**common, "seeds": seeds, "seeds_deviation": float(np.std(values, ddof=1))}

@@ -23,6 +23,7 @@ from umif.tasks.dense import dense_variants
 from umif.tasks.head_training import HeadTraining
 from umif.tasks.image_values import ImageSet, Valued, compare_values, macro_mean, macro_mean_interval
 from umif.tasks.problems import ids_sha256
+from umif.tasks.rows import of_seeds
 from umif.tasks.segmentation_cases import SIDE, DrawnMasks, chosen_mask_cases
 from umif.tasks.segmentation_fit import (
     THRESHOLD,
@@ -236,7 +237,8 @@ def _rows(
         for ones in zip(*trials, strict=True):
             values_SNF = np.stack([values(one.measured) for one in ones])
             told = [{**_counts(plan), **one.extra} for plan, one in zip(plans, ones, strict=True)]
-            extra = _of_seeds(told, [macro_mean(values_NF)[0] for values_NF in values_SNF])
+            extra = of_seeds([macro_mean(values_NF)[0] for values_NF in values_SNF], told)
+            extra |= {key: value for key, value in told[0].items() if key == "sheet"}  # the first seed's alone
             if metric == OUTLINES:
                 extra |= _distances([one.measured for one in ones], cases.patients_N[test].tolist(), options)
             if options.splits != "clean":
@@ -244,19 +246,6 @@ def _rows(
             valued.append(Valued(ones[0].encoder, ones[0].baseline, values_SNF.mean(axis=0), extra))
         results += compare_values(TASK, protocol, plans[0].share, metric, about, valued, options)
     return results
-
-
-def _of_seeds(told: Sequence[dict[str, Any]], values: Sequence[float]) -> dict[str, Any]:
-    """What the seeds share, and, of several, the value and the particulars of each."""
-    if len(told) == 1:
-        return dict(told[0])
-    common = {key: value for key, value in told[0].items() if all(other.get(key) == value for other in told)}
-    common |= {key: value for key, value in told[0].items() if key == "sheet"}
-    own = [
-        {"value": value, **{key: one[key] for key in one if key not in common}}
-        for one, value in zip(told, values, strict=True)
-    ]
-    return {**common, "seeds": own, "seeds_deviation": float(np.std(values, ddof=1))}
 
 
 def _counts(plan: _Plan) -> dict[str, Any]:

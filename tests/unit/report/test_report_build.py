@@ -55,7 +55,8 @@ class TestWriteReport:
     @pytest.fixture
     def html(self, tmp_path: Path) -> str:
         gain = {"over": "pixels 32×32", "value": -0.2, "low": -0.25, "high": -0.15}
-        per_class = {"per_class": {"effusion": 0.61, "mass": None}}
+        roc = {"false_alarms": [0.0, 0.5, 1.0], "found": {"effusion": [0.1, 0.8, 1.0]}}
+        per_class = {"per_class": {"effusion": 0.61, "mass": None}, "roc": roc}
         rows = [row("umif cls", 0.7, gains=[gain], **per_class), row("pixels 32×32", 0.9, **per_class)]
         run = write_run(tmp_path / "run", rows=rows)
         return write_report([run], tmp_path / "out").read_text(encoding="utf-8")
@@ -67,6 +68,13 @@ class TestWriteReport:
     def test_shows_values_intervals_gains_and_findings(self, html: str) -> None:
         for text in ("0.700", "[0.690, 0.710]", "-0.200", "[-0.250, -0.150]", "effusion", "0.610", "1,234"):
             assert text in html
+
+    def test_roc_curves_stand_in_the_page_where_rows_keep_them(self, html: str, tmp_path: Path) -> None:
+        assert 'aria-label="ROC curves of linear, toy' in html
+        assert html.count('<figure class="roc">') == 1
+        without = write_run(tmp_path / "without", rows=[row("umif cls", 0.7)])
+        page = write_report([without], tmp_path / "bare").read_text(encoding="utf-8")
+        assert '<figure class="roc">' not in page
 
     def test_shows_what_was_trained_and_by_which_commands(self, html: str) -> None:
         for text in (

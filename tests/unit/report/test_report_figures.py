@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from umif.report.figures import interval_plot, series, smooth, training_curves
+from umif.report.roc import roc_figure
 from umif.report.tables import compare
 
 LOG = [{"step": s, "losses": {"align": 5 / s, "con": None}, "lr": 1e-3, "mine": 1.0} for s in range(1, 200)]
@@ -88,3 +89,33 @@ class TestIntervalPlot:
 
     def test_nothing_draws_nothing(self) -> None:
         assert interval_plot([]) == ""
+
+
+class TestRocFigure:
+    ALARMS = (0.0, 0.25, 1.0)
+
+    def curves(self, encoder: str, value: float, *names: str) -> dict[str, Any]:
+        roc = {"false_alarms": list(self.ALARMS), "found": {name: [0.2, value, 1.0] for name in names}}
+        return row(encoder, value, extra={"roc": roc})
+
+    def test_every_contender_has_a_line_in_every_panel_and_is_named_with_its_area(self) -> None:
+        two = [self.curves("umif", 0.8, "edema", "lung_opacity"), self.curves("pixels", 0.7, "edema", "lung_opacity")]
+        svg = roc_figure(compare(two)[0])
+        text = "".join(ET.fromstring(svg).itertext())
+        for words in ("Mean of 2 classes", "edema", "lung opacity", "umif 0.800", "pixels 0.700"):
+            assert words in text
+        one = roc_figure(compare([self.curves("umif", 0.8, "edema", "lung_opacity")])[0])
+        # A panel more or a row more is a line more in each.
+        assert svg.count("stroke-dasharray") - one.count("stroke-dasharray") == 3 + 1
+        assert "http://www.w3.org" in svg
+        assert 'href="http' not in svg
+
+    def test_one_class_is_one_panel_and_an_accuracy_is_not_called_an_area(self) -> None:
+        single = roc_figure(compare([{**self.curves("umif", 0.8, "edema"), "metric": "accuracy"}])[0])
+        text = "".join(ET.fromstring(single).itertext())
+        assert "Mean of" not in text
+        assert "umif" in text
+        assert "0.800" not in text
+
+    def test_rows_without_points_draw_nothing(self) -> None:
+        assert roc_figure(compare([row("umif", 0.8), row("pixels", 0.7, extra={"roc": {}})])[0]) == ""

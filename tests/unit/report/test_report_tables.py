@@ -32,6 +32,16 @@ class TestCompare:
         assert comparison.rival is not None
         assert (comparison.trained["encoder"], comparison.rival["encoder"]) == ("umif", "pixels")
 
+    def test_metrics_come_in_the_order_of_the_rows_within_a_share_of_the_labels(self) -> None:
+        metrics = ["R@1", "R@10", "P@5"]
+        rows = [row(metric=metric, labels=labels) for labels in (100.0, 1.0) for metric in metrics]
+        rows += [row(metric=metric, labels=1.0, data="w") for metric in reversed(metrics)]
+        found = [(each.data, each.labels, each.metric) for each in compare(rows)]
+        assert found == [
+            *(("w", 1.0, metric) for metric in reversed(metrics)),
+            *(("x: findings", labels, metric) for labels in (1.0, 100.0) for metric in metrics),
+        ]
+
 
 class TestJudge:
     @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from umif.encoder.dense import PatchFeatures
-from umif.tasks.detection import _raw, fit_head, new_head
 from umif.tasks.detection_boxes import fit_anchors, iou_matrix
+from umif.tasks.detection_fit import fit_head, new_head, raw_predictions
 from umif.tasks.detection_head import DetectionHead, Target, assign, detection_loss, detections
 from umif.tasks.detection_metrics import HALF, Truth, match, precision_table
 from umif.tasks.head_training import HeadTraining
@@ -130,7 +130,7 @@ def learn(
     those = [truths[row] for row in test]
     settings = HeadTraining(steps=steps, batch=8, lr=3e-3, validate_every=max(1, steps // 4))
     fit_head(head, kept, (rows[:n_train], truths[:n_train]), (test, those), settings, seed)
-    found = [one for raw in _raw(head, kept, test, torch.device("cpu")) for one in detections(head, raw)]
+    found = [one for raw in raw_predictions(head, kept, test, torch.device("cpu")) for one in detections(head, raw)]
     return float(precision_table(match(found, those, 2))[:, HALF].mean()), head
 
 

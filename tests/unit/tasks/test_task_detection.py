@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -14,7 +15,8 @@ from umif.encoder import Encoder
 from umif.models import ModelConfig, TokenEncoder
 from umif.tasks import detection
 from umif.tasks.base import TaskOptions
-from umif.tasks.detection import FULL, QUICK, Detection, DetectionSettings
+from umif.tasks.detection import FULL, QUICK, Detection
+from umif.tasks.detection_fit import DetectionSettings
 from umif.tasks.head_training import HeadTraining
 
 if TYPE_CHECKING:
@@ -99,3 +101,26 @@ def test_the_sheet_is_a_picture_below_the_model(rows: Sequence[Result], model: P
     assert sheet is not None
     drawn = (np.abs(sheet.astype(int) - [235, 160, 60]).max(axis=2) < 8).sum()
     assert drawn > 9 * 100
+
+
+def test_several_seeds_give_the_mean_of_their_values_and_tell_what_each_reached(corpus: Corpus, tmp_path: Path) -> None:
+    few = SHORT.model_copy(update={"training": HeadTraining(steps=20, batch=16, lr=3e-3, validate_every=20)})
+    options = replace(OPTIONS, labels=(50.0,))
+    encoder, task = encoder_in(tmp_path), Detection(few)
+    alone = [list(task.run(encoder, corpus, replace(options, seed=seed))) for seed in (0, 1)]
+    both = list(task.run(encoder, corpus, replace(options, seeds=2)))
+    assert [(row.metric, row.encoder) for row in both] == [(row.metric, row.encoder) for row in alone[0]]
+    for row, first, second in zip(both, *alone, strict=True):
+        values = [first.value, second.value]
+        assert [one["value"] for one in row.extra["seeds"]] == values
+        assert row.value == pytest.approx(np.mean(values), abs=1e-12)
+        assert [one["seed"] for one in row.extra["seeds"]] == [0, 1]
+        assert row.extra["seeds_deviation"] == pytest.approx(np.std(values, ddof=1))
+        assert row.extra["n_images"] == first.extra["n_images"]
+        for name, value in row.extra["ap_at"].items():
+            assert value == pytest.approx((first.extra["ap_at"][name] + second.extra["ap_at"][name]) / 2)
+    ours = both[0].extra["seeds"]
+    assert ours[0]["label_patients_sha256"] != ours[1]["label_patients_sha256"]
+    pixels = next(row for row in both if row.encoder == "pixels")
+    assert pixels.extra["seeds"][0]["value"] != pixels.extra["seeds"][1]["value"]
+    assert [row.encoder for row in both if "sheet" in row.extra] == ["umif", "umif"]

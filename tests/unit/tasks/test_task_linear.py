@@ -266,6 +266,10 @@ def test_rows_tell_calibration_operating_points_and_groups(rows: Sequence[Result
         for points in row.extra["operating_points"].values():
             assert [point["at"] for point in points] == ["specificity 95 % on val", "sensitivity 95 % on val"]
         assert ("slices" in row.extra) == (not row.baseline)
+        alarms, found = row.extra["roc"]["false_alarms"], row.extra["roc"]["found"]
+        areas = [np.trapezoid(found[name], alarms) for name in ("edema", "pneumothorax")]
+        # The few test patients' steps are cut at 41 points.
+        assert np.mean(areas) == pytest.approx(row.value, abs=0.03)
     edema = rows[5].extra
     assert edema["operating_points"]["edema"][0]["sensitivity"][0] > 0.9
     assert {(one["by"], one["group"]) for one in edema["slices"]} == {("view", "AP"), ("view", "PA")}
