@@ -221,10 +221,10 @@ class StepDataset:
             self._image_pair(row) if kind == "image" else next(pairs)
             for row, (_, (kind, _)) in zip(rows, slots, strict=True)
         ]
-        jpegs = self.corpus.take_jpegs([pair["image_row"] for pair in found])
+        pictures = self.corpus.take_pictures([pair["image_row"] for pair in found])
         return [
-            _Sample(slot=slot, kind=kind, row=-1 - row if kind == "image" else row, pair=pair, jpeg=jpeg)
-            for row, (slot, (kind, _)), pair, jpeg in zip(rows, slots, found, jpegs, strict=True)
+            _Sample(slot=slot, kind=kind, row=-1 - row if kind == "image" else row, pair=pair, picture=picture)
+            for row, (slot, (kind, _)), pair, picture in zip(rows, slots, found, pictures, strict=True)
         ]
 
     def _image_pair(self, row: int) -> dict[str, Any]:
@@ -234,7 +234,7 @@ class StepDataset:
         """Turn a sample into an example, or say at which stage it turned out to be bad."""
         config, seed, slot, stage = self.config, self.seed, sample.slot, "decode"
         try:
-            picture = decode_jpeg_grey(sample.jpeg)
+            picture = decode_jpeg_grey(sample.picture) if isinstance(sample.picture, bytes) else sample.picture
             height, width = picture.shape
             stage = "augment"
             view = draw_augmentation(
@@ -310,7 +310,7 @@ class _Sample:
     kind: str
     row: int
     pair: Mapping[str, Any]
-    jpeg: bytes
+    picture: NDArray[np.uint8] | bytes
 
 
 def batches(
