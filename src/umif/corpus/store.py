@@ -108,6 +108,11 @@ class Corpus:
         jpegs = dict(zip(missing, self.take_jpegs(rows[missing]), strict=True)) if missing else {}
         return [jpegs[place] if view is None else view for place, view in enumerate(views)]
 
+    def ignore_pixels(self) -> None:
+        """Read JPEGs in this process though there may be a pixel copy."""
+        self._pixel_copy()
+        self._handles[PIXELS_FOLDER] = None
+
     @property
     def has_pixels(self) -> bool:
         """Whether there is a whole pixel copy (`corpus/pixels.py`)."""
