@@ -157,12 +157,12 @@ class Corpus:
         chosen = {"kind": [_known_value(kind, PAIR_KINDS, "kind")]}
         if split is not None:
             chosen["split"] = [_known_value(split, SPLITS, "split")]
-        return _matching(self.pairs_table([*chosen, "dataset"]), chosen, self._datasets(datasets))
+        return _matching(self.pairs_table([*chosen, "dataset"]), chosen, self.check_datasets(datasets))
 
     def image_rows(self, split: str | None = None, datasets: Sequence[str] | None = None) -> NDArray[np.int64]:
         """Return the rows of the images, ascending; of one split and of some datasets if given."""
         chosen = {} if split is None else {"split": [_known_value(split, SPLITS, "split")]}
-        return _matching(self.images_table([*chosen, "dataset"]), chosen, self._datasets(datasets))
+        return _matching(self.images_table([*chosen, "dataset"]), chosen, self.check_datasets(datasets))
 
     def sample_rows(
         self,
@@ -176,7 +176,12 @@ class Corpus:
         rows = self.image_rows(split, datasets)
         return np.sort(rng.choice(rows, size=min(count, len(rows)), replace=False))
 
-    def _datasets(self, datasets: Sequence[str] | None) -> list[str] | None:
+    def check_datasets(self, datasets: Sequence[str] | None) -> list[str] | None:
+        """Return the names of some datasets, or `None` for all.
+
+        Raises:
+            ConfigError: the corpus has no such dataset.
+        """
         known = [reader.name for reader in self.manifest.readers]
         return None if datasets is None else [_known_value(name, known, "dataset") for name in datasets]
 

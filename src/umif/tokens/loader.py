@@ -175,7 +175,7 @@ class StepDataset:
 
     def rows(self, kind: str) -> NDArray[np.int64]:
         """Return the rows that a kind draws from, ascending: of pairs.lance, for `image` of images.lance."""
-        return self._rows[kind]
+        return self._rows[kind].all()
 
     def pair_names(self, batch: Batch) -> list[str]:
         """Return the id of each pair of a batch, in order."""
@@ -214,7 +214,7 @@ class StepDataset:
 
     def _read(self, slots: Sequence[tuple[int, tuple[str, int]]]) -> list[_Sample]:
         """Read the slots' rows and pictures, all at once."""
-        rows = [int(self._rows[kind][index]) for _, (kind, index) in slots]
+        rows = self._rows_of(slots)
         paired = [row for row, (_, (kind, _)) in zip(rows, slots, strict=True) if kind != "image"]
         pairs = iter(self.corpus.take_pairs(paired, _COLUMNS) if paired else [])
         found = [
@@ -226,6 +226,16 @@ class StepDataset:
             _Sample(slot=slot, kind=kind, row=-1 - row if kind == "image" else row, pair=pair, picture=picture)
             for row, (slot, (kind, _)), pair, picture in zip(rows, slots, found, pictures, strict=True)
         ]
+
+    def _rows_of(self, slots: Sequence[tuple[int, tuple[str, int]]]) -> list[int]:
+        """The row of each slot, all slots of a kind at once."""
+        rows = np.zeros(len(slots), dtype=np.int64)
+        kinds = np.array([kind for _, (kind, _) in slots])
+        places = np.array([place for _, (_, place) in slots], dtype=np.int64)
+        for kind in set(kinds.tolist()):
+            rows[kinds == kind] = self._rows[kind].take(places[kinds == kind])
+        found: list[int] = rows.tolist()
+        return found
 
     def _image_pair(self, row: int) -> dict[str, Any]:
         return {"pair": None, "image_row": row, "hash": None}
