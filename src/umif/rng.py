@@ -7,12 +7,14 @@ So neither resuming nor the number of workers or processes changes what a step s
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 import numpy as np
 
 _WORD = 1 << 64
 
 
+@lru_cache(maxsize=256)
 def purpose_id(purpose: str) -> int:
     """Return a stable 64-bit number for the name of a draw (`"augment"`, `"groups"`, …)."""
     return int.from_bytes(hashlib.blake2b(purpose.encode(), digest_size=8).digest(), "little")

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from umif.corpus.build import prepare
+    from umif.corpus.build import add_pixels, prepare
     from umif.corpus.manifest import Manifest, PrepareConfig
     from umif.corpus.regions import draw_regions, region_mask
     from umif.corpus.splits import assign_splits
@@ -19,13 +19,23 @@ _LAZY = {
     "Corpus": "umif.corpus.store",
     "Manifest": "umif.corpus.manifest",
     "PrepareConfig": "umif.corpus.manifest",
+    "add_pixels": "umif.corpus.build",
     "assign_splits": "umif.corpus.splits",
     "draw_regions": "umif.corpus.regions",
     "prepare": "umif.corpus.build",
     "region_mask": "umif.corpus.regions",
 }
 
-__all__ = ["Corpus", "Manifest", "PrepareConfig", "assign_splits", "draw_regions", "prepare", "region_mask"]
+__all__ = [
+    "Corpus",
+    "Manifest",
+    "PrepareConfig",
+    "add_pixels",
+    "assign_splits",
+    "draw_regions",
+    "prepare",
+    "region_mask",
+]
 
 
 def __getattr__(name: str) -> Any:

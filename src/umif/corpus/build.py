@@ -23,8 +23,17 @@ from typing import TYPE_CHECKING, Any
 
 from umif.config import REGISTRY
 from umif.corpus.assemble import assemble, commit
-from umif.corpus.manifest import MANIFEST, Manifest, PrepareConfig, ReaderCount, json_lines, write_atomically
+from umif.corpus.manifest import (
+    MANIFEST,
+    Manifest,
+    PrepareConfig,
+    ReaderCount,
+    json_lines,
+    read_manifest,
+    write_atomically,
+)
 from umif.corpus.mirror import local_root
+from umif.corpus.pixels import remove_pixels, write_pixels
 from umif.corpus.progress import Bar
 from umif.corpus.schema import FORMAT, PAIR_KINDS, SPLITS
 from umif.corpus.shards import (
@@ -62,6 +71,7 @@ def prepare(
     texts: Sequence[str | Path] = (),
     cache: str | Path | None = None,
     cache_limit: int | None = None,
+    pixels: bool = False,
 ) -> Manifest:
     """Make the corpus `out` from raw dataset folders, or return at once if it is made already.
 
@@ -77,6 +87,7 @@ def prepare(
         texts: Tables that `umif texts` wrote; their reports become further pairs of their images.
         cache: Folder that datasets behind URLs are fetched into; see `umif.corpus.mirror`.
         cache_limit: What one of them may hold at most, bytes.
+        pixels: Also keep the pictures decoded (`add_pixels`).
 
     Raises:
         ConfigError: no engine of that name, or Ray is not installed.
@@ -101,7 +112,33 @@ def prepare(
         readers = _readers([(name, local_root(root, place, bar, cache_limit)) for name, root in sources])
     with _locked(folder), Bar(progress) as bar:
         read = [read_source(name, reader, bar, generated) for name, reader in readers]
-        return _build(folder, read, config, run, workers, overwrite, bar, generated)
+        manifest = _build(folder, read, config, run, workers, overwrite, bar, generated)
+        if pixels:
+            _write_pixels(folder, bar)
+        return manifest
+
+
+def add_pixels(out: str | Path, *, progress: bool = True) -> Manifest:
+    """Keep the pictures of a finished corpus decoded beside their JPEGs, so that training reads them faster.
+
+    Batches are the same bit for bit with the copy and without, the fingerprint stays, and the copy's folder (`pixels`)
+    may be deleted at any time. It takes a byte a pixel, 4 to 5 times what the JPEGs take.
+
+    Raises:
+        CorpusError: there is no finished corpus in `out`, or another process is building it.
+        UmifError: the disk is full.
+    """
+    folder = Path(out)
+    read_manifest(folder)  # no folder is made where there is no corpus
+    with _locked(folder), Bar(progress) as bar:
+        return _write_pixels(folder, bar)
+
+
+def _write_pixels(folder: Path, bar: Bar) -> Manifest:
+    corpus = Corpus.open(folder)
+    with _disk_trouble(folder):
+        write_pixels(corpus, bar)
+    return corpus.manifest
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -186,6 +223,7 @@ def _build(
             unmapped=count_unmapped(sources),
             generated=generated.account(),
         )
+        remove_pixels(out)  # those of a corpus that is replaced
         commit(out, folder, manifest, ledger)
     return manifest
 

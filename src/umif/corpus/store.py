@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from umif.corpus.manifest import IMAGES_FOLDER, LEDGER, PAIRS_FOLDER, read_manifest
+from umif.corpus.pixels import PIXELS_FOLDER, PixelCopy
 from umif.corpus.schema import IMAGES, PAIR_KINDS, PAIRS, SPLITS
 from umif.errors import ConfigError, CorpusError, nearest
 
@@ -93,6 +94,30 @@ class Corpus:
         found: list[bytes] = self._take(IMAGES_FOLDER, image_rows, ["jpeg"]).column("jpeg").to_pylist()
         return found
 
+    def take_pictures(self, image_rows: ArrayLike) -> list[NDArray[np.uint8] | bytes]:
+        """Return the pictures of `image_rows` as (H, W) uint8 where there is a pixel copy, else as `take_jpegs` does.
+
+        The arrays may be read-only.
+        """
+        copy = self._pixel_copy()
+        if copy is None:
+            return list(self.take_jpegs(image_rows))
+        rows = self._checked(IMAGES_FOLDER, image_rows)
+        views = copy.take(rows)
+        missing = [place for place, view in enumerate(views) if view is None]
+        jpegs = dict(zip(missing, self.take_jpegs(rows[missing]), strict=True)) if missing else {}
+        return [jpegs[place] if view is None else view for place, view in enumerate(views)]
+
+    def ignore_pixels(self) -> None:
+        """Read JPEGs in this process though there may be a pixel copy."""
+        self._pixel_copy()
+        self._handles[PIXELS_FOLDER] = None
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether there is a whole pixel copy (`corpus/pixels.py`)."""
+        return self._pixel_copy() is not None
+
     def take_questions(self, image_rows: ArrayLike) -> list[list[dict[str, Any]]]:
         """Return the questions (`schema.QUESTION`) of each of `image_rows`, in that order; mostly there are none."""
         if "questions" not in self._dataset(IMAGES_FOLDER).schema.names:
@@ -132,12 +157,12 @@ class Corpus:
         chosen = {"kind": [_known_value(kind, PAIR_KINDS, "kind")]}
         if split is not None:
             chosen["split"] = [_known_value(split, SPLITS, "split")]
-        return _matching(self.pairs_table([*chosen, "dataset"]), chosen, self._datasets(datasets))
+        return _matching(self.pairs_table([*chosen, "dataset"]), chosen, self.check_datasets(datasets))
 
     def image_rows(self, split: str | None = None, datasets: Sequence[str] | None = None) -> NDArray[np.int64]:
         """Return the rows of the images, ascending; of one split and of some datasets if given."""
         chosen = {} if split is None else {"split": [_known_value(split, SPLITS, "split")]}
-        return _matching(self.images_table([*chosen, "dataset"]), chosen, self._datasets(datasets))
+        return _matching(self.images_table([*chosen, "dataset"]), chosen, self.check_datasets(datasets))
 
     def sample_rows(
         self,
@@ -151,7 +176,12 @@ class Corpus:
         rows = self.image_rows(split, datasets)
         return np.sort(rng.choice(rows, size=min(count, len(rows)), replace=False))
 
-    def _datasets(self, datasets: Sequence[str] | None) -> list[str] | None:
+    def check_datasets(self, datasets: Sequence[str] | None) -> list[str] | None:
+        """Return the names of some datasets, or `None` for all.
+
+        Raises:
+            ConfigError: the corpus has no such dataset.
+        """
         known = [reader.name for reader in self.manifest.readers]
         return None if datasets is None else [_known_value(name, known, "dataset") for name in datasets]
 
@@ -160,16 +190,27 @@ class Corpus:
         return self._dataset(name).to_table(columns=list(names), scan_in_order=True)
 
     def _take(self, name: str, rows: ArrayLike, columns: Sequence[str]) -> pa.Table:
-        wanted = np.asarray(rows, dtype=np.int64).reshape(-1)
         dataset = self._dataset(name)
+        # Each row is read once, in file order, whatever is asked for.
+        unique, places = np.unique(self._checked(name, rows), return_inverse=True)
+        return dataset.take(unique.tolist(), columns=list(columns)).take(places)
+
+    def _checked(self, name: str, rows: ArrayLike) -> NDArray[np.int64]:
+        wanted = np.asarray(rows, dtype=np.int64).reshape(-1)
         total = self.manifest.images if name == IMAGES_FOLDER else sum(self.manifest.pairs.values())
         if len(wanted) and not (wanted.min() >= 0 and wanted.max() < total):
             raise IndexError(
                 f"{self.path / name} has rows 0 to {total - 1}; asked for {wanted.min()} to {wanted.max()}"
             )
-        # Each row is read once, in file order, whatever is asked for.
-        unique, places = np.unique(wanted, return_inverse=True)
-        return dataset.take(unique.tolist(), columns=list(columns)).take(places)
+        return wanted
+
+    def _pixel_copy(self) -> PixelCopy | None:
+        if self._process != os.getpid():
+            self._handles, self._process = {}, os.getpid()
+        if PIXELS_FOLDER not in self._handles:
+            self._handles[PIXELS_FOLDER] = PixelCopy.find(self.path, self.fingerprint)
+        found: PixelCopy | None = self._handles[PIXELS_FOLDER]
+        return found
 
     def _dataset(self, name: str) -> Any:
         if self._process != os.getpid():  # a handle does not survive a fork

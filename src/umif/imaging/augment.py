@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Draws per call, whatever comes out, so that a generator's later draws do not depend on this config.
 DRAWS = 8
 _MID_GREY = 127.5
+_GREYS = np.arange(256, dtype=np.float64)
 
 
 class AugmentConfig(Config):
@@ -120,8 +121,7 @@ def warp_image(pixels_HW: npt.NDArray[np.uint8], augmentation: Augmentation) -> 
         smaller_HW, matrix = _shrink(pixels_HW, augmentation.matrix)
         view = cv2.warpAffine(smaller_HW, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     if augmentation.gain != 1.0 or augmentation.bias != 0.0:
-        table = np.arange(256, dtype=np.float64) * augmentation.gain + augmentation.bias
-        view = cv2.LUT(view, np.clip(np.rint(table), 0, 255).astype(np.uint8))
+        view = cv2.LUT(view, _exposure(augmentation.gain, augmentation.bias))
     return np.asarray(view, dtype=np.uint8)
 
 
@@ -132,6 +132,12 @@ def warp_mask(mask: npt.NDArray[np.uint8], augmentation: Augmentation) -> npt.ND
         mask, augmentation.matrix, size, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0
     )
     return np.asarray(view, dtype=np.uint8)
+
+
+def _exposure(gain: float, bias: float) -> npt.NDArray[np.uint8]:
+    """Look-up table of brightness and contrast. Shapes: returns (256,)."""
+    table = np.rint(_GREYS * gain + bias)
+    return np.minimum(np.maximum(table, 0.0), 255.0).astype(np.uint8)
 
 
 def _crop_size(
@@ -150,11 +156,13 @@ def _matrix(
     centre: tuple[float, float], scale: tuple[float, float], angle: float, out_size: int
 ) -> npt.NDArray[np.float64]:
     """Turn about `centre` by `angle` (radians), scale each axis, put `centre` into the middle of the output."""
-    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    linear = np.diag(scale) @ turn
+    (across, down), cos, sin = scale, math.cos(angle), math.sin(angle)
+    matrix = np.empty((2, 3))
+    linear = matrix[:, :2]
+    linear[0, 0], linear[0, 1], linear[1, 0], linear[1, 1] = across * cos, across * -sin, down * sin, down * cos
     # Edges are continuous coordinates, pixel centres half a pixel inside.
-    offset = out_size / 2 - 0.5 - linear @ (np.array(centre) - 0.5)
-    return np.column_stack([linear, offset])
+    matrix[:, 2] = out_size / 2 - 0.5 - linear @ (np.array(centre) - 0.5)
+    return matrix
 
 
 def _shrink(

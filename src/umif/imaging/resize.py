@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _START = b"\xff\xd8\xff"
 _END = b"\xff\xd9"
 _LIMITS = DecodeLimits()
+# How `encode_jpeg` begins: end of the JFIF segment, quantisation table, and the frame of one component with its size.
+_TABLE, _FRAME = slice(20, 24), slice(89, 94)
+_TABLE_IS, _FRAME_IS = b"\xff\xdb\x00\x43", b"\xff\xc0\x00\x0b\x08"
 
 
 def resize_shorter_side(pixels_HW: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
@@ -69,11 +72,22 @@ def decode_jpeg_grey(data: bytes) -> npt.NDArray[np.uint8]:
         raise ImageError("is no JPEG", reason="unsupported", fix="prepare the corpus again")
     if not data.endswith(_END):
         raise ImageError("the JPEG ends early", reason="truncated", fix="prepare the corpus again")
-    header = read_jpeg_header(data, Attempt("", _LIMITS))
+    size = _own_size(data)
+    if size is None:
+        header = read_jpeg_header(data, Attempt("", _LIMITS))
+        size = header.height, header.width
     try:
         pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_GRAYSCALE)
     except cv2.error:
         pixels = None
-    if pixels is None or pixels.shape != (header.height, header.width):
+    if pixels is None or pixels.shape != size:
         raise ImageError("the JPEG cannot be decoded", reason="malformed", fix="prepare the corpus again")
     return np.asarray(pixels, dtype=np.uint8)
+
+
+def _own_size(data: bytes) -> tuple[int, int] | None:
+    """Return the (height, width) that the header says if it is laid out as `encode_jpeg` does; a walk says the same."""
+    if data[_TABLE] != _TABLE_IS or data[_FRAME] != _FRAME_IS or data[4:6] != b"\x00\x10":
+        return None
+    height, width = int.from_bytes(data[94:96], "big"), int.from_bytes(data[96:98], "big")
+    return (height, width) if 0 < height * width <= _LIMITS.max_pixels else None

@@ -175,7 +175,7 @@ class StepDataset:
 
     def rows(self, kind: str) -> NDArray[np.int64]:
         """Return the rows that a kind draws from, ascending: of pairs.lance, for `image` of images.lance."""
-        return self._rows[kind]
+        return self._rows[kind].all()
 
     def pair_names(self, batch: Batch) -> list[str]:
         """Return the id of each pair of a batch, in order."""
@@ -214,18 +214,28 @@ class StepDataset:
 
     def _read(self, slots: Sequence[tuple[int, tuple[str, int]]]) -> list[_Sample]:
         """Read the slots' rows and pictures, all at once."""
-        rows = [int(self._rows[kind][index]) for _, (kind, index) in slots]
+        rows = self._rows_of(slots)
         paired = [row for row, (_, (kind, _)) in zip(rows, slots, strict=True) if kind != "image"]
         pairs = iter(self.corpus.take_pairs(paired, _COLUMNS) if paired else [])
         found = [
             self._image_pair(row) if kind == "image" else next(pairs)
             for row, (_, (kind, _)) in zip(rows, slots, strict=True)
         ]
-        jpegs = self.corpus.take_jpegs([pair["image_row"] for pair in found])
+        pictures = self.corpus.take_pictures([pair["image_row"] for pair in found])
         return [
-            _Sample(slot=slot, kind=kind, row=-1 - row if kind == "image" else row, pair=pair, jpeg=jpeg)
-            for row, (slot, (kind, _)), pair, jpeg in zip(rows, slots, found, jpegs, strict=True)
+            _Sample(slot=slot, kind=kind, row=-1 - row if kind == "image" else row, pair=pair, picture=picture)
+            for row, (slot, (kind, _)), pair, picture in zip(rows, slots, found, pictures, strict=True)
         ]
+
+    def _rows_of(self, slots: Sequence[tuple[int, tuple[str, int]]]) -> list[int]:
+        """The row of each slot, all slots of a kind at once."""
+        rows = np.zeros(len(slots), dtype=np.int64)
+        kinds = np.array([kind for _, (kind, _) in slots])
+        places = np.array([place for _, (_, place) in slots], dtype=np.int64)
+        for kind in set(kinds.tolist()):
+            rows[kinds == kind] = self._rows[kind].take(places[kinds == kind])
+        found: list[int] = rows.tolist()
+        return found
 
     def _image_pair(self, row: int) -> dict[str, Any]:
         return {"pair": None, "image_row": row, "hash": None}
@@ -234,7 +244,7 @@ class StepDataset:
         """Turn a sample into an example, or say at which stage it turned out to be bad."""
         config, seed, slot, stage = self.config, self.seed, sample.slot, "decode"
         try:
-            picture = decode_jpeg_grey(sample.jpeg)
+            picture = decode_jpeg_grey(sample.picture) if isinstance(sample.picture, bytes) else sample.picture
             height, width = picture.shape
             stage = "augment"
             view = draw_augmentation(
@@ -310,7 +320,7 @@ class _Sample:
     kind: str
     row: int
     pair: Mapping[str, Any]
-    jpeg: bytes
+    picture: NDArray[np.uint8] | bytes
 
 
 def batches(

@@ -13,6 +13,7 @@ import numpy as np
 
 from umif.errors import ConfigError, EmptyError
 from umif.rng import keyed_rng
+from umif.tokens.shuffle import Shuffle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 _BLOCK_STEPS = 1024
 # Shuffled epochs kept at a time: all kinds' current ones and, at their ends, the next.
 _KEPT_EPOCHS, _KEPT_BLOCKS = 12, 4
+# Kinds of more pairs are shuffled by a formula (`Shuffle`), so many places at a time: a table of all of them would take
+# 8 bytes a pair, and seconds at the start of each epoch.
+TABLE_PAIRS = 1 << 17
+_PART = 4096
 
 
 class PairSampler:
@@ -82,7 +87,7 @@ class PairSampler:
         # Times each kind was drawn before block b; grows as far as somebody asks.
         self._before = [np.zeros(len(self._names), dtype=np.int64)]
         self._blocks: dict[int, NDArray[np.int64]] = {}
-        self._orders: dict[tuple[str, int], NDArray[np.int64]] = {}
+        self._orders: dict[tuple[str, int, int], NDArray[np.int64]] = {}
 
     def __len__(self) -> int:
         """Pairs of all kinds together."""
@@ -119,19 +124,25 @@ class PairSampler:
     def _read(self, kind: str, first: int, length: int) -> list[int]:
         """The tape of `kind` from position `first` on."""
         count, found = self.counts[kind], []
+        size = count if count <= TABLE_PAIRS else _PART
         while length > 0:
-            epoch, start = divmod(first, count)
-            part = self._order(kind, epoch)[start : start + length]
-            found.extend(part.tolist())
-            first, length = first + len(part), length - len(part)
+            epoch, place = divmod(first, count)
+            part, start = divmod(place, size)
+            read = self._order(kind, epoch, part, size)[start : start + length]
+            found.extend(read.tolist())
+            first, length = first + len(read), length - len(read)
         return found
 
-    def _order(self, kind: str, epoch: int) -> NDArray[np.int64]:
-        """The shuffled epoch of a kind; a pure function, kept because steps in a row ask for the same one."""
-        key = (kind, epoch)
+    def _order(self, kind: str, epoch: int, part: int, size: int) -> NDArray[np.int64]:
+        """A part of a kind's shuffled epoch; a pure function, kept because steps in a row ask for the same one."""
+        key = (kind, epoch, part)
         if key not in self._orders:
             _make_room(self._orders, _KEPT_EPOCHS)
-            self._orders[key] = keyed_rng(self.seed, f"order:{kind}", epoch).permutation(self.counts[kind])
+            rng, count = keyed_rng(self.seed, f"order:{kind}", epoch), self.counts[kind]
+            if count <= TABLE_PAIRS:
+                self._orders[key] = rng.permutation(count)
+            else:
+                self._orders[key] = Shuffle(count, rng)(np.arange(part * size, min((part + 1) * size, count)))
         return self._orders[key]
 
     def _block(self, block: int) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ from umif.corpus.schema import PAIR_KINDS
 from umif.errors import EmptyError
 from umif.language import Detail, label_detail, write_passage
 from umif.rng import keyed_rng
+from umif.tokens.rows import RowSet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,10 +27,14 @@ if TYPE_CHECKING:
 Uncertain = Literal["worded", "left_out"]
 
 
+# Rows that are looked at at a time: a corpus of any size is selected from in so much memory, and a byte a pair.
+_BATCH_ROWS = 1 << 16
+
+
 def select_rows(
     corpus: Corpus, config: DataConfig, quarantine: Quarantine | None = None
-) -> tuple[dict[str, NDArray[np.int64]], dict[str, int]]:
-    """Return the rows of each kind that has any, ascending, and how many pairs were left out by reason.
+) -> tuple[dict[str, RowSet], dict[str, int]]:
+    """Return the rows of each kind that has any, and how many pairs were left out by reason.
 
     What the quarantine list excludes is left out.
 
@@ -38,25 +43,30 @@ def select_rows(
         ConfigError: an unknown dataset.
         EmptyError: no pair is left.
     """
-    rows: dict[str, NDArray[np.int64]] = {}
-    left_out: dict[str, int] = {}
     datasets = None if config.datasets is None else list(config.datasets)
-    for kind in PAIR_KINDS:
-        if kind in config.kinds:
-            rows[kind] = corpus.pair_rows(kind, config.split, datasets)
+    kinds: list[str] = [kind for kind in PAIR_KINDS if kind in config.kinds]
+    codes, speaks = _codes(corpus, config, kinds, datasets)
+    images = np.zeros(corpus.manifest.images if config.image_pairs else 0, dtype=bool)
     if config.image_pairs:
-        rows["image"] = corpus.image_rows(config.split, datasets)
+        images[corpus.image_rows(config.split, datasets)] = True
+    left_out: dict[str, int] = {}
     if quarantine is not None and quarantine.excluded:
-        before = sum(map(len, rows.values()))
         by_image, by_pair = quarantined(corpus, quarantine)
-        rows = {kind: found[~(by_image if kind == "image" else by_pair)[found]] for kind, found in rows.items()}
-        if (count := before - sum(map(len, rows.values()))) > 0:
+        count = int(np.count_nonzero(codes[by_pair]))
+        codes[by_pair] = 0
+        if config.image_pairs:
+            count += int(np.count_nonzero(images & by_image))
+            images &= ~by_image
+        if count:
             left_out["quarantined"] = count
-    if len(rows.get("class", ())):
-        says = _says_something(corpus, rows["class"], config.uncertain)
-        if not says.all():
-            left_out["no label that can be worded"] = int((~says).sum())
-        rows["class"] = rows["class"][says]
+    if "class" in kinds:
+        silent = (codes == 1 + kinds.index("class")) & ~speaks
+        if silent.any():
+            left_out["no label that can be worded"] = int(np.count_nonzero(silent))
+            codes[silent] = 0
+    rows: dict[str, RowSet] = {kind: RowSet(codes == code) for code, kind in enumerate(kinds, start=1)}
+    if config.image_pairs:
+        rows["image"] = RowSet(images)
     rows = {kind: found for kind, found in rows.items() if len(found)}
     if not rows:
         held = ", ".join(f"{count} {kind}" for kind, count in corpus.manifest.pairs.items() if count) or "none"
@@ -69,24 +79,64 @@ def select_rows(
     return rows, left_out
 
 
-def _says_something(corpus: Corpus, rows: NDArray[np.int64], uncertain: Uncertain) -> NDArray[np.bool_]:
-    """Which class pairs have a label that a passage can word. Shapes: rows (n,) → (n,)."""
-    findings = corpus.pairs_table(["findings"]).column("findings").take(pa.array(rows)).combine_chunks()
-    labels = pc.list_flatten(findings)
-    parents = pc.list_parent_indices(findings).to_numpy(zero_copy_only=False)
-    state = pc.struct_field(labels, "state").to_numpy(zero_copy_only=False)
-    names = pc.coalesce(pc.struct_field(labels, "finding"), pc.struct_field(labels, "raw")).dictionary_encode()
-    # Organs, and spellings without a letter, are worded by no sentence.
-    wordable = np.array([bool(_passage([(name, "present")], "worded")) for name in names.dictionary.to_pylist()], bool)
-    states = ("present", "absent", "uncertain") if uncertain == "worded" else ("present", "absent")
-    worded = np.isin(state, states) & wordable[names.indices.to_numpy(zero_copy_only=False)]
-    says: NDArray[np.bool_] = np.bincount(parents[worded], minlength=len(rows)) > 0
-    if uncertain == "left_out":
-        # Two spellings of one finding may disagree, and the uncertain one may win: only wording them tells.
-        doubtful = np.unique(parents[state == "uncertain"])
-        for index in doubtful[says[doubtful]]:
-            says[index] = bool(_passage(labels_of(findings[int(index)].as_py()), uncertain))
-    return says
+def _codes(
+    corpus: Corpus, config: DataConfig, kinds: Sequence[str], datasets: list[str] | None
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Return 1 + the place in `kinds` of each pair of the split and datasets, 0 for others; and which have words.
+
+    Shapes: returns two of (pairs,). The second one matters for `class` pairs only.
+    """
+    known = corpus.check_datasets(datasets)
+    codes = np.zeros(sum(corpus.manifest.pairs.values()), dtype=np.uint8)
+    speaks = np.ones(len(codes), dtype=bool)
+    labels = _Labels(config.uncertain)
+    columns = ["kind", "split", "dataset"] + (["findings"] if "class" in kinds else [])
+    done = 0
+    for batch in corpus.pair_batches(columns, _BATCH_ROWS):
+        chosen = pc.equal(batch.column("split"), config.split)
+        if known is not None:
+            chosen = pc.and_(chosen, pc.is_in(batch.column("dataset"), pa.array(known, pa.string())))
+        place = pc.index_in(batch.column("kind"), pa.array(kinds, pa.string()))
+        part = pc.if_else(chosen, pc.fill_null(pc.add(place, 1), 0), 0).to_numpy(zero_copy_only=False)
+        codes[done : done + len(part)] = part
+        if "class" in kinds:
+            rows = np.flatnonzero(part == 1 + kinds.index("class"))
+            if len(rows):
+                speaks[done + rows] = labels.say_something(batch.column("findings").take(pa.array(rows)))
+        done += len(part)
+    return codes, speaks
+
+
+class _Labels:
+    """Tells which labels a passage can word; remembers each spelling."""
+
+    def __init__(self, uncertain: Uncertain) -> None:
+        self._uncertain = uncertain
+        self._wordable: dict[str, bool] = {}
+
+    def say_something(self, findings: pa.ListArray) -> NDArray[np.bool_]:
+        """Which class pairs have a label that a passage can word. Shapes: (n,) → (n,)."""
+        labels = pc.list_flatten(findings)
+        parents = pc.list_parent_indices(findings).to_numpy(zero_copy_only=False)
+        state = pc.struct_field(labels, "state")
+        names = pc.coalesce(pc.struct_field(labels, "finding"), pc.struct_field(labels, "raw")).dictionary_encode()
+        wordable = np.array([self._word(name) for name in names.dictionary.to_pylist()], dtype=bool)
+        states = ("present", "absent", "uncertain") if self._uncertain == "worded" else ("present", "absent")
+        stated = pc.is_in(state, pa.array(states, pa.string())).to_numpy(zero_copy_only=False)
+        worded = stated & wordable[names.indices.to_numpy(zero_copy_only=False)]
+        says: NDArray[np.bool_] = np.bincount(parents[worded], minlength=len(findings)) > 0
+        if self._uncertain == "left_out":
+            # Two spellings of one finding may disagree, and the uncertain one may win: only wording them tells.
+            doubtful = np.unique(parents[pc.equal(state, "uncertain").to_numpy(zero_copy_only=False)])
+            for index in doubtful[says[doubtful]]:
+                says[index] = bool(_passage(labels_of(findings[int(index)].as_py()), self._uncertain))
+        return says
+
+    def _word(self, name: str) -> bool:
+        # Organs, and spellings without a letter, are worded by no sentence.
+        if name not in self._wordable:
+            self._wordable[name] = bool(_passage([(name, "present")], "worded"))
+        return self._wordable[name]
 
 
 def labels_of(findings: Sequence[Mapping[str, str | None]]) -> list[tuple[str, str]]:

@@ -156,9 +156,9 @@ def test_spellings_that_disagree_are_asked_of_the_passage_writer(
         [("Toyosis", None, "absent")],
     ]
     rows = [[dict(zip(("raw", "finding", "state"), label, strict=True)) for label in pair] for pair in labels]
-    table = pa.table({"findings": pa.array(rows, PAIRS.field("findings").type)})
-    monkeypatch.setattr(Corpus, "pair_rows", lambda *_: np.arange(len(rows)))
-    monkeypatch.setattr(Corpus, "pairs_table", lambda *_: table)
+    same = {name: [value] * len(rows) for name, value in (("kind", "class"), ("split", "train"), ("dataset", "d"))}
+    batch = pa.record_batch({**same, "findings": pa.array(rows, PAIRS.field("findings").type)})
+    monkeypatch.setattr(Corpus, "pair_batches", lambda *_: iter([batch[:3], batch[3:]]))
     modes: tuple[Uncertain, ...] = ("worded", "left_out")
     for uncertain in modes:
         kept = make_dataset(kinds=["class"], uncertain=uncertain).rows("class").tolist()

@@ -46,7 +46,7 @@ def selected(corpus: Path, **changes: Any) -> tuple[dict[str, list[str]], dict[s
     rows, left_out = select_rows(opened, DataConfig(**changes), read_quarantine(corpus))
     pairs = opened.pairs_table(["pair"]).column("pair").to_pylist()
     images = opened.images_table(["image"]).column("image").to_pylist()
-    names = {kind: [(images if kind == "image" else pairs)[row] for row in found] for kind, found in rows.items()}
+    names = {kind: [(images if kind == "image" else pairs)[row] for row in found.all()] for kind, found in rows.items()}
     return names, left_out
 
 
@@ -123,7 +123,7 @@ def test_an_unknown_item_stops_the_run_instead_of_being_passed_over(corpus: Path
 def test_rows_stay_ascending(corpus: Path) -> None:
     write_list(corpus, selected(corpus)[0]["class"][3])
     rows, _ = select_rows(Corpus.open(corpus), DataConfig(), read_quarantine(corpus))
-    assert all((np.diff(found) > 0).all() for found in rows.values())
+    assert all((np.diff(found.all()) > 0).all() for found in rows.values())
 
 
 def test_the_vocabulary_is_not_learned_from_excluded_texts(corpus: Path) -> None:

@@ -1,0 +1,280 @@
+"""What the input costs: pictures of a corpus read, decoded, cropped and augmented, beside what users run instead.
+
+Every way goes through the same pictures, one thread, and takes turns with the others. A variant says how far it goes:
+
+    decode    stored bytes → a grey picture
+    crop      … → a random crop, resized to `size`
+    augment   … turned by up to 5°, brightness and contrast changed as well
+    gather    stored pixels → one padded array, for a device that augments
+
+The other loaders crop as their users have them crop: ImageFolder and WebDataset by torchvision's RandomResizedCrop,
+open_clip by its own training transform (in colour, bicubic, normalised), which is the only one that it has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import statistics
+import tarfile
+import tempfile
+import time
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from umif.bench.hardware import describe_hardware
+from umif.bench.timing import paired_ratio, take_turns
+from umif.corpus import Corpus, add_pixels, prepare
+from umif.imaging import AugmentConfig, decode_jpeg_grey, draw_augmentation, warp_image
+from umif.rng import keyed_rng
+from umif.tokens import DataConfig, StepDataset, TextTokenizer, batches, vocabulary_texts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Way = Callable[[], object]
+
+VARIANTS = ("decode", "crop", "augment", "gather")
+_CROP = AugmentConfig(rotation_degrees=0.0, brightness=0.0, contrast=0.0)
+_BATCH = 128
+_SCALING_STEPS = 12
+
+
+def measure_input(
+    corpus: str | Path | None = None, *, images: int = 256, size: int = 224, rounds: int = 5, progress: bool = False
+) -> dict[str, Any]:
+    """Return `hardware`, `pictures` (what was read), `results` and `workers`, as plain JSON values.
+
+    Args:
+        corpus: Whose pictures; without one, phantoms are drawn and prepared at a shorter side of 256 pixels.
+        images: Pictures that each way goes through in its turn.
+        size: Side of the crop, pixels.
+        rounds: Turns that count.
+        progress: Show a bar on standard error.
+    """
+    import cv2
+    import torch
+
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            opened = Corpus.open(_phantoms(folder, images) if corpus is None else Path(corpus))
+            jpegs = opened.take_jpegs(np.arange(min(images, opened.manifest.images)))
+            # A copy of its own, so that measuring leaves nothing in somebody's corpus.
+            files = _as_files(folder / "classes", jpegs)
+            prepare(folder / "small", [("folder", folder / "classes")], workers=1, progress=False)
+            add_pixels(folder / "small", progress=False)
+            ways = _own(opened, Corpus.open(folder / "small"), len(jpegs), size)
+            ways |= _others(folder, files, jpegs, size)
+            named = {f"{source}/{variant}": way for (source, variant), way in ways.items()}
+            seconds = take_turns(named, rounds=rounds, title="reading pictures", progress=progress)
+            return {
+                "hardware": describe_hardware(),
+                "pictures": _describe(jpegs, size),
+                "results": [_row(source, variant, len(jpegs), seconds) for source, variant in ways],
+                "workers": _scaling(opened, size),
+            }
+    finally:
+        torch.set_num_threads(threads[0])
+        cv2.setNumThreads(threads[1])
+
+
+def _phantoms(folder: Path, images: int) -> Path:
+    from umif.corpus.phantom import write_phantom
+
+    write_phantom(folder / "raw", images, size=512)
+    prepare(folder / "corpus", [("phantom", folder / "raw")], workers=1, progress=False)
+    return folder / "corpus"
+
+
+def _as_files(classes: Path, jpegs: list[bytes]) -> list[Path]:
+    """Write the JPEGs as a folder of two classes."""
+    files = []
+    for index, jpeg in enumerate(jpegs):
+        file = classes / "ab"[index % 2] / f"{index:06d}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(jpeg)
+        files.append(file)
+    return files
+
+
+# ------------------------------------------------------------------------------------------------------ our ways
+def _own(stored: Corpus, copied: Corpus, count: int, size: int) -> dict[tuple[str, str], Way]:
+    rows = keyed_rng(0, "bench").permutation(count)
+
+    def read(corpus: Corpus) -> list[NDArray[np.uint8]]:
+        found: list[NDArray[np.uint8]] = []
+        for start in range(0, count, _BATCH):
+            part = corpus.take_pictures(rows[start : start + _BATCH])
+            found += [decode_jpeg_grey(each) if isinstance(each, bytes) else each for each in part]
+        return found
+
+    def gather(corpus: Corpus) -> list[NDArray[np.uint8]]:
+        return [_stacked(read_part(corpus, start)) for start in range(0, count, _BATCH)]
+
+    def read_part(corpus: Corpus, start: int) -> list[NDArray[np.uint8]]:
+        return [each for each in corpus.take_pictures(rows[start : start + _BATCH]) if isinstance(each, np.ndarray)]
+
+    def view(corpus: Corpus, config: AugmentConfig) -> list[NDArray[np.uint8]]:
+        found = []
+        for slot, picture in enumerate(read(corpus)):
+            height, width = picture.shape
+            drawn = draw_augmentation(config, height, width, size, keyed_rng(0, "augment", 0, slot))
+            found.append(warp_image(picture, drawn))
+        return found
+
+    ways: dict[tuple[str, str], Way] = {}
+    plain = Corpus(stored.path, stored.manifest)
+    plain.ignore_pixels()
+    for source, corpus in (("umif, JPEG", plain), ("umif, pixel copy", copied)):
+        if source == "umif, JPEG":
+            ways[source, "decode"] = partial(read, corpus)
+        ways[source, "crop"] = partial(view, corpus, _CROP)
+        ways[source, "augment"] = partial(view, corpus, AugmentConfig())
+    ways["umif, pixel copy", "gather"] = partial(gather, copied)
+    return ways
+
+
+def _stacked(pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Return the pictures in one array, black below and to the right of them. Shapes: returns (N, H, W)."""
+    height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
+    stacked = np.zeros((len(pictures), height, width), dtype=np.uint8)
+    for place, picture in zip(stacked, pictures, strict=True):
+        place[: picture.shape[0], : picture.shape[1]] = picture
+    return stacked
+
+
+# ------------------------------------------------------------------------------------------------- others' ways
+def _others(folder: Path, files: list[Path], jpegs: list[bytes], size: int) -> dict[tuple[str, str], Way]:
+    ways: dict[tuple[str, str], Way] = {
+        ("pillow", variant): partial(_pillow, files, variant, size) for variant in ("decode", "crop", "augment")
+    }
+    ways["torchvision ImageFolder", "crop"] = _image_folder(folder / "classes", size)
+    with contextlib.suppress(ImportError):
+        shard = _shard(folder / "shard.tar", jpegs)
+        ways["webdataset", "crop"] = _webdataset(shard, _torchvision_crop(size), "pill")
+        with contextlib.suppress(ImportError):
+            ways["open_clip", "crop"] = _webdataset(shard, _open_clip_transform(size), "pilrgb")
+    return ways
+
+
+def _pillow(files: list[Path], variant: str, size: int) -> list[NDArray[np.uint8]]:
+    from PIL import Image
+
+    crop = _torchvision_crop(size)
+    found = []
+    for slot, file in enumerate(files):
+        with Image.open(file) as opened:
+            picture = opened.convert("L")
+        if variant == "crop":
+            picture = crop(picture)
+        elif variant == "augment":
+            drawn = draw_augmentation(
+                AugmentConfig(), picture.height, picture.width, size, keyed_rng(0, "augment", 0, slot)
+            )
+            back = np.linalg.inv(np.vstack([drawn.matrix, [0, 0, 1]]))[:2]
+            # Pillow counts from pixels' corners.
+            back[:, 2] += 0.5 - back[:, :2].sum(axis=1) * 0.5
+            picture = picture.transform((size, size), Image.Transform.AFFINE, back.reshape(-1).tolist(), resample=2)
+            picture = picture.point([min(max(round(grey * drawn.gain + drawn.bias), 0), 255) for grey in range(256)])
+        found.append(np.asarray(picture))
+    return found
+
+
+def _torchvision_crop(size: int) -> Any:
+    from torchvision import transforms
+
+    return transforms.RandomResizedCrop(size, scale=AugmentConfig().scale, antialias=True)
+
+
+def _image_folder(classes: Path, size: int) -> Way:
+    from torchvision import transforms
+    from torchvision.datasets import ImageFolder
+
+    chain = transforms.Compose([transforms.Grayscale(), _torchvision_crop(size), transforms.PILToTensor()])
+    dataset = ImageFolder(str(classes), transform=chain)
+    return lambda: [dataset[index] for index in range(len(dataset))]
+
+
+def _shard(file: Path, jpegs: list[bytes]) -> Path:
+    with tarfile.open(file, "w") as tar:
+        for index, jpeg in enumerate(jpegs):
+            for ending, data in (("jpg", jpeg), ("txt", b"a radiograph")):
+                info = tarfile.TarInfo(f"{index:06d}.{ending}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return file
+
+
+def _webdataset(shard: Path, transform: Any, decoder: str) -> Way:
+    import webdataset
+
+    def read() -> list[Any]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of single shards that are read without workers
+            dataset = webdataset.WebDataset(str(shard), shardshuffle=False, empty_check=False)
+            return list(
+                dataset.decode(decoder).to_tuple("jpg", "txt").map_tuple(lambda image: _array(transform(image)))
+            )
+
+    return read
+
+
+def _array(image: Any) -> Any:
+    return np.asarray(image) if not hasattr(image, "numpy") else image
+
+
+def _open_clip_transform(size: int) -> Any:
+    import open_clip
+
+    return open_clip.image_transform(size, is_train=True)
+
+
+# ------------------------------------------------------------------------------------------------ what came of it
+def _row(source: str, variant: str, count: int, seconds: dict[str, list[float]]) -> dict[str, Any]:
+    spent = seconds[f"{source}/{variant}"]
+    # Nothing of Pillow's gathers stored pixels; what the device will do there, Pillow does here.
+    against = seconds[f"pillow/{'augment' if variant == 'gather' else variant}"]
+    return {
+        "source": source,
+        "variant": variant,
+        "images_per_s_per_core": round(count / statistics.median(spent), 1),
+        "ratio_to_pillow": paired_ratio(against, spent).to_json(),
+    }
+
+
+def _describe(jpegs: list[bytes], size: int) -> dict[str, Any]:
+    return {
+        "count": len(jpegs),
+        "stored": " × ".join(map(str, decode_jpeg_grey(jpegs[0]).shape)),
+        "jpeg_bytes": round(statistics.mean(map(len, jpegs))),
+        "size": size,
+    }
+
+
+def _scaling(corpus: Corpus, size: int) -> dict[str, Any]:
+    """Packed batches of all kinds by one worker process and by two; wall time, once both have started."""
+    tokenizer = TextTokenizer.train(vocabulary_texts(corpus))
+    config = DataConfig(image_size=size - size % 16, pairs_per_kind=16)
+    dataset = StepDataset(corpus.path, tokenizer, config, seed=0)
+    rates = {}
+    for workers in (1, 2):
+        made = batches(dataset, 0, 4 + _SCALING_STEPS, workers)
+        for _ in range(4):
+            next(made)
+        start = time.perf_counter()
+        pairs = sum(len(batch) for _, batch, _ in made)
+        rates[workers] = pairs / (time.perf_counter() - start)
+    return {
+        "pairs_per_s": {str(workers): round(rate, 1) for workers, rate in rates.items()},
+        "ratio": round(rates[2] / rates[1], 2),
+    }
