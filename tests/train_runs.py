@@ -25,6 +25,7 @@ from umif.train.recipe import Recipe
 from umif.train.runfolder import read_log
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from multiprocessing.process import BaseProcess
 
 # A server that has imported everything that is slow once; each run is a quick, clean fork of it.
@@ -89,16 +90,25 @@ def finish(process: BaseProcess, seconds: float = 600) -> int:
     return process.exitcode
 
 
-def run_many(recipe: dict[str, Any], world_size: int) -> list[int]:
-    """Run a recipe on several processes, as torchrun starts them; return their exit codes."""
-    if world_size == 1:
-        return [finish(start(recipe))]
+def start_many(
+    recipe: dict[str, Any], world_size: int, body: Callable[..., None] = train, **environment: str
+) -> list[BaseProcess]:
+    """Start a run on several processes, as torchrun starts them. `body` is called with recipe and environment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world_size)}
-    ranks = [start(recipe, {**shared, "RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(world_size)]
-    return [finish(process) for process in ranks]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world_size), **environment}
+    processes = []
+    for rank in range(world_size):
+        own = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        processes.append(_CONTEXT.Process(target=body, args=(recipe, own)))
+        processes[-1].start()
+    return list(processes)
+
+
+def run_many(recipe: dict[str, Any], world_size: int, body: Callable[..., None] = train) -> list[int]:
+    """Run a recipe on several processes, as torchrun starts them; return their exit codes."""
+    return [finish(process) for process in start_many(recipe, world_size, body)]
 
 
 def steps_done(run: Path) -> int:

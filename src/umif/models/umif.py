@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from umif.config import Config
 from umif.errors import ConfigError, ShapeError
@@ -102,7 +103,8 @@ class ModelConfig(Config):
 class Features:
     """CLS features of a batch: both groups through the student, all tokens through the teacher.
 
-    Shapes: all (B, D). `p1_BD`, `p0_BD` are the predictor's outputs, where the model has one.
+    Shapes: all (B, D); `teacher_BD` is (B, 0) where the teacher was left out. `p1_BD`, `p0_BD` are the predictor's
+    outputs, where the model has one.
     """
 
     f1_BD: Tensor
@@ -349,10 +351,13 @@ class UmiF(nn.Module):
             self.predictor = _head(out, HeadConfig(hidden=config.predictor.hidden, out=out))
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
 
-    def forward(self, batch: Batch, packing: Literal["packed", "padded"] = "packed") -> Features:
+    def forward(
+        self, batch: Batch, packing: Literal["packed", "padded"] = "packed", *, teacher: bool = True
+    ) -> Features:
         """Encode a batch.
 
-        `packing="padded"` is the obvious masked reference; both give the same numbers.
+        `packing="padded"` is the obvious masked reference; both give the same numbers. `teacher=False` leaves the
+        teacher out.
 
         Raises:
             ConfigError: another `packing`.
@@ -361,20 +366,36 @@ class UmiF(nn.Module):
             raise ConfigError(f"packing is 'packed' or 'padded', not {packing!r}")
         table_RD = self.student.embed(batch)
         f_SD = self.student.encode_streams(table_RD, (batch.group1, batch.group0), packing)
-        with torch.no_grad():
-            teacher_BD = self.teacher.encode_streams(self.teacher.embed(batch), (batch.full,), packing)
         f1_BD, f0_BD = f_SD.split(len(batch))
+        teacher_BD = f1_BD.new_empty(len(batch), 0)
+        if teacher:
+            with torch.inference_mode():
+                teacher_BD = self.teacher.encode_streams(self.teacher.embed(batch), (batch.full,), packing)
+            # A loss keeps it for its backward pass, which tensors made in inference mode are not for.
+            teacher_BD = teacher_BD.clone()
         if self.predictor is None:
             return Features(f1_BD, f0_BD, teacher_BD)
         p1_BD, p0_BD = self.predictor(f_SD).split(len(batch))
         return Features(f1_BD, f0_BD, teacher_BD, p1_BD, p0_BD)
 
     @torch.no_grad()
-    def update_teacher(self, momentum: float) -> None:
-        """Move the teacher: teacher ← momentum · teacher + (1 − momentum) · student. Source: BYOL."""
-        teacher: list[Tensor] = list(self.teacher.parameters())
-        student: list[Tensor] = list(self.student.parameters())
-        torch._foreach_lerp_(teacher, student, 1.0 - momentum)
+    def update_teacher(self, momentum: float, *, keep: Tensor | None = None) -> None:
+        """Move the teacher: teacher ← momentum · teacher + (1 − momentum) · student. Source: BYOL.
+
+        Args:
+            momentum: Between 0 and 1.
+            keep: Where this is 1 rather than 0, the teacher stays as it is, () fp32 on the model's device: a condition
+                that the host need not wait for.
+        """
+        # Of parameters that are sharded over processes, each process moves its own part.
+        teacher: list[Tensor] = [_own_part(parameter) for parameter in self.teacher.parameters()]
+        student: list[Tensor] = [_own_part(parameter) for parameter in self.student.parameters()]
+        if keep is None:
+            torch._foreach_lerp_(teacher, student, 1.0 - momentum)
+        else:
+            ways = torch._foreach_sub(student, teacher)
+            torch._foreach_mul_(ways, (1.0 - momentum) * (1.0 - keep))
+            torch._foreach_add_(teacher, ways)
 
 
 def build_model(
@@ -485,6 +506,11 @@ def load_word_embeddings(encoder: TokenEncoder, source: str) -> None:
         encoder.word_embed.weight.copy_(words)
         count = min(len(positions), len(encoder.text_position_LD))
         encoder.text_position_LD[:count].copy_(encoder.word_map(positions[:count]))
+
+
+def _own_part(parameter: Tensor) -> Tensor:
+    part: Tensor = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+    return part
 
 
 def _head(width: int, config: HeadConfig) -> nn.Sequential:

@@ -1,9 +1,9 @@
 """One process or many: who we are, and the few things that processes tell each other.
 
 Every process computes the whole global loss on gathered features, its own slice carrying the gradient; parameter
-gradients are then *summed* (`umif.objectives.gather_features` says why that is exact). One flat all-reduce per bucket
-after the backward pass: plain to read, the same sum in the same order on every process, and no wrapper around the
-model that would rename its parameters. Messages are JSON, never pickles.
+gradients are then *summed* (`umif.objectives.gather_features` says why that is exact; `gradients.py` does it). No
+wrapper around the model renames its parameters. Messages between hosts are JSON, never pickles, and go from CPU to
+CPU: a GPU is not waited for.
 """
 
 from __future__ import annotations
@@ -23,9 +23,6 @@ from umif.errors import ConfigError, RunError, UmifError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from torch import nn
-
-BUCKET_BYTES = 32 * 2**20
 # Long enough for the main process to train a vocabulary or to verify a large checkpoint while the others wait; a
 # process that dies is noticed at once, through its closed connection.
 TIMEOUT = timedelta(hours=1)
@@ -52,11 +49,16 @@ class Processes:
         """Whether this is the process that writes."""
         return self.rank == 0
 
+    @property
+    def _messages(self) -> torch.device:
+        """Where messages lie: on the host, unless the caller's own process group has no way between hosts."""
+        return torch.device("cpu") if "cpu:" in dist.get_backend_config() else self.device
+
     def total(self, values: Sequence[float]) -> list[float]:
         """Return the sums of `values` over all processes."""
         if self.world_size == 1:
             return [float(value) for value in values]
-        vector = torch.tensor(list(values), dtype=torch.float64, device=self.device)
+        vector = torch.tensor(list(values), dtype=torch.float64, device=self._messages)
         dist.all_reduce(vector)
         summed: list[float] = vector.tolist()
         return summed
@@ -66,10 +68,10 @@ class Processes:
         if self.world_size == 1:
             return [value]
         raw = json.dumps(value).encode()
-        sizes = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.world_size)]
-        dist.all_gather(sizes, torch.tensor([len(raw)], device=self.device))
+        sizes = [torch.zeros(1, dtype=torch.int64, device=self._messages) for _ in range(self.world_size)]
+        dist.all_gather(sizes, torch.tensor([len(raw)], device=self._messages))
         longest = max(int(size) for size in sizes)
-        padded = torch.frombuffer(bytearray(raw.ljust(longest)), dtype=torch.uint8).to(self.device)
+        padded = torch.frombuffer(bytearray(raw.ljust(longest)), dtype=torch.uint8).to(self._messages)
         parts = [torch.empty_like(padded) for _ in sizes]
         dist.all_gather(parts, padded)
         return [json.loads(bytes(part.cpu().numpy())) for part in parts]
@@ -98,25 +100,6 @@ class Processes:
         value: T = message["value"]
         return value
 
-    def sum_gradients(self, model: nn.Module) -> None:
-        """Sum the gradient of every trainable parameter over all processes, in place.
-
-        A parameter that nothing in the batch used gets a zero gradient, as it does where another process used it.
-        """
-        gradients = []
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                gradients.append(parameter.grad)
-        if self.world_size == 1:
-            return
-        for bucket in _buckets(gradients):
-            flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
-            dist.all_reduce(flat)
-            for gradient, part in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
-                gradient.copy_(part.view_as(gradient))
-
 
 @contextmanager
 def joined(device: str) -> Iterator[Processes]:
@@ -135,7 +118,7 @@ def joined(device: str) -> Iterator[Processes]:
         return
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), chosen)
     finally:
@@ -155,17 +138,3 @@ def _device(name: str) -> torch.device:
         if device.index is None:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return device
-
-
-def _buckets(gradients: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    """Yield runs of gradients of one type that together fill about `BUCKET_BYTES`."""
-    bucket: list[torch.Tensor] = []
-    size = 0
-    for gradient in gradients:
-        if bucket and (size >= BUCKET_BYTES or gradient.dtype != bucket[0].dtype):
-            yield bucket
-            bucket, size = [], 0
-        bucket.append(gradient)
-        size += gradient.numel() * gradient.element_size()
-    if bucket:
-        yield bucket

@@ -1,4 +1,4 @@
-"""The loop: fetch → forward → gather → losses → finite check → backward → clip → step → teacher → log → save.
+"""The loop: fetch → step (forward → gather → losses → backward → clip → update → teacher) → log → save.
 
 What step k sees and computes is a pure function of (corpus, recipe, k) and the state before it, so a run that was
 killed goes on as if nothing had happened. Steps are counted from 0 where they are keys of random draws, and as
@@ -7,28 +7,22 @@ finished steps, from 1, in everything that is written.
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from umif.errors import CollapseError, CorpusError, NonFiniteError
-from umif.objectives import compute_losses, gather_features
 from umif.tokens.loader import batches
 from umif.train.distributed import joined
 from umif.train.health import Health, feature_health
 from umif.train.log import RunLog, Stopwatch
-from umif.train.optim import clip_gradients, learning_rate, teacher_momentum, warmup_steps
+from umif.train.optim import warmup_steps
 from umif.train.runfolder import read_run_json
 from umif.train.signals import StopRequest
 from umif.train.start import Run, started
+from umif.train.step import Outcome, Stepper
 
 if TYPE_CHECKING:
-    from umif.models.umif import Features
-    from umif.tokens.batch import Batch
-    from umif.tokens.loader import BadSample
     from umif.train.recipe import Recipe
     from umif.train.state import TrainState
 
@@ -65,22 +59,6 @@ class PretrainSummary:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What a step came to, the same on every process.
-
-    `skipped` says where NaN or Inf was (`loss`, `gradient`); `stop` and `save` that a process wants to.
-    """
-
-    row: dict[str, Any]
-    features: Features
-    pairs: int
-    bad: int
-    skipped: str | None
-    stop: bool
-    save: bool
-
-
 def pretrain(recipe: Recipe, *, resume: bool = True, progress: bool = True) -> PretrainSummary:
     """Train as the recipe says, or go on where the run in `recipe.out` stopped.
 
@@ -112,22 +90,28 @@ def _train(run: Run, state: TrainState, stop: StopRequest, *, progress: bool) ->
     config = run.recipe.train
     log = _open_log(run, state, progress=progress)
     watch, last_save, stopped_by = Stopwatch(), time.monotonic(), None
+    stepper, late = Stepper(run, state), None
     try:
         fetching = time.perf_counter()
         for step, batch, bad in batches(run.dataset, state.step, run.steps, config.workers):
             waited = time.perf_counter() - fetching
             overdue = config.save_every_seconds is not None and time.monotonic() - last_save > config.save_every_seconds
-            outcome = _step(run, state, step, batch, bad, stop=stop.received is not None, save=overdue)
+            outcome = stepper.step(step, batch, bad, stop=stop.received is not None, save=overdue)
             state.step = step + 1
             watch.step(outcome.pairs, waited)
-            _account(run, state, outcome, batch, bad, log)
-            collapsed = _look(run, state, outcome, watch, log)
+            if late is not None:
+                _settle(run, state, late, watch, log)
             due = config.save_every is not None and state.step % config.save_every == 0
-            if due or outcome.save or outcome.stop or collapsed or state.step == run.steps:
-                _save(run, state, log)
-                last_save = time.monotonic()
-            if collapsed:
-                raise _collapse(run, outcome.row)
+            due = due or outcome.save or outcome.stop or state.step == run.steps
+            if stepper.ahead and not (due or _looks(run, state.step)):
+                late = outcome
+            else:
+                late, collapsed = None, _settle(run, state, outcome, watch, log)
+                if due or collapsed:
+                    _save(run, state, log)
+                    last_save = time.monotonic()
+                if collapsed:
+                    raise _collapse(run, outcome.row)
             if outcome.stop and state.step < run.steps:
                 stopped_by = stop.received or "SIGTERM"
                 break
@@ -138,74 +122,56 @@ def _train(run: Run, state: TrainState, stop: StopRequest, *, progress: bool) ->
             log.close()
 
 
-def _step(
-    run: Run, state: TrainState, step: int, batch: Batch, bad: list[BadSample], *, stop: bool, save: bool
-) -> _Outcome:
-    """Do one step. Weights change only if the loss and the gradient are finite, on every process."""
-    model, optim, processes = state.model, run.recipe.optim, run.processes
-    lr, momentum = learning_rate(optim, step, run.steps), teacher_momentum(optim, step, run.steps)
-    batch = batch.to(processes.device)
-    with torch.autocast(processes.device.type, dtype=torch.bfloat16, enabled=run.dtype == "bf16"):
-        features = model(batch)
-    features = gather_features(features, batch.slots_B)
-    losses = compute_losses(features, run.recipe.objectives)
-    values = {name: float(loss.detach()) for name, loss in losses.items()}
-    finite = all(math.isfinite(value) for value in values.values())
-    # One message settles what all processes must do alike.
-    broken, stops, saves, bads, pairs = processes.total(
-        [not finite, stop, save and processes.is_main, len(bad), len(batch)]
-    )
-    row: dict[str, Any] = {"step": step + 1, "losses": values, "lr": lr, "momentum": momentum, "pairs": int(pairs)}
-    skipped = "loss" if broken else None
-    if not broken:
-        state.optimizer.zero_grad(set_to_none=True)
-        losses["total"].backward()
-        processes.sum_gradients(model)
-        row["grad_norm"] = float(clip_gradients(model, optim.clip))
-        if math.isfinite(row["grad_norm"]):
-            for group in state.optimizer.param_groups:
-                group["lr"] = lr
-            state.optimizer.step()
-            model.update_teacher(momentum)
-            state.losses = {name: value for name, value in values.items() if name != "total"}
-        else:
-            skipped = "gradient"
-    return _Outcome(row, features, int(pairs), int(bads), skipped, stops > 0, saves > 0)
+def _settle(run: Run, state: TrainState, outcome: Outcome, watch: Stopwatch, log: RunLog | None) -> bool:
+    """Take a step into the counters, the ledger and the log; return whether features have collapsed for good.
+
+    Where the device runs ahead that is one step late, but for steps that are looked at or saved.
+    """
+    outcome.read()
+    if outcome.skipped is None:
+        state.losses = {name: value for name, value in outcome.row["losses"].items() if name != "total"}
+    _account(run, state, outcome, log)
+    return _look(run, state, outcome, watch, log)
 
 
-def _account(
-    run: Run, state: TrainState, outcome: _Outcome, batch: Batch, bad: list[BadSample], log: RunLog | None
-) -> None:
+def _looks(run: Run, step: int) -> bool:
+    """Whether features are looked at after so many steps."""
+    return step % run.recipe.train.log_every == 0 or step == run.steps
+
+
+def _account(run: Run, state: TrainState, outcome: Outcome, log: RunLog | None) -> None:
     """Count what the step lost and write it to the ledger.
 
     Raises:
         NonFiniteError: the updates of several steps in a row were skipped.
         CorpusError: too many samples are bad.
     """
+    step = outcome.row["step"]
     state.pairs_seen += outcome.pairs
-    state.bad_samples += outcome.bad
+    state.bad_samples += outcome.dropped
     ledger: list[dict[str, Any]] = []
-    if outcome.bad:
-        mine = [{"step": state.step, **sample.to_json()} for sample in bad]
+    if outcome.dropped:
+        mine = [{"step": step, **sample.to_json()} for sample in outcome.bad]
         ledger += sorted((row for part in run.processes.gather(mine) for row in part), key=lambda row: row["slot"])
     if outcome.skipped is None:
         state.nonfinite_in_a_row = 0
     else:
         state.nonfinite += 1
         state.nonfinite_in_a_row += 1
-        names = sorted(name for part in run.processes.gather(run.dataset.pair_names(batch)) for name in part)
-        ledger.append({"step": state.step, "stage": outcome.skipped, "error": "NaN or Inf", "pairs": names})
+        names = run.processes.gather(run.dataset.pair_names(outcome.batch))
+        pairs = sorted(name for part in names for name in part)
+        ledger.append({"step": step, "stage": outcome.skipped, "error": "NaN or Inf", "pairs": pairs})
     if log is not None:
         log.ledger(ledger)
     where = run.recipe.out / "ledger.jsonl"
     if state.nonfinite_in_a_row >= run.recipe.train.max_nonfinite:
         raise NonFiniteError(
-            f"NaN or Inf in the {outcome.skipped} of {state.nonfinite_in_a_row} steps in a row, up to {state.step}",
+            f"NaN or Inf in the {outcome.skipped} of {state.nonfinite_in_a_row} steps in a row, up to {step}",
             where=where,
             fix="the ledger names the pairs; in a new run lower optim.lr, or try train.dtype=fp32 instead of bf16",
         )
     share, drawn = run.recipe.train.max_bad_share, state.pairs_seen + state.bad_samples
-    if outcome.bad and state.bad_samples > share * drawn and (state.bad_samples >= _FEW_BAD or share == 0):
+    if outcome.dropped and state.bad_samples > share * drawn and (state.bad_samples >= _FEW_BAD or share == 0):
         raise CorpusError(
             f"{state.bad_samples} of {drawn} samples could not be used, more than train.max_bad_share = {share:g}",
             where=where,
@@ -213,16 +179,16 @@ def _account(
         )
 
 
-def _look(run: Run, state: TrainState, outcome: _Outcome, watch: Stopwatch, log: RunLog | None) -> bool:
+def _look(run: Run, state: TrainState, outcome: Outcome, watch: Stopwatch, log: RunLog | None) -> bool:
     """Log the step; now and then look at the features too, and return whether they have collapsed for good."""
     config, row = run.recipe.train, outcome.row
     if outcome.skipped is not None:
         row = {**row, "skipped": outcome.skipped, "losses": {}, "grad_norm": None}
-    elif state.step % config.log_every == 0 or state.step == run.steps:
+    elif _looks(run, row["step"]):
         # The main process's numbers count: another's might differ in a last bit, and with it a verdict.
         seen = run.processes.on_main(lambda: feature_health(outcome.features).to_json())
         row |= seen | watch.window()
-        if Health(**seen).collapsed(config) and state.step > warmup_steps(run.recipe.optim, run.steps):
+        if Health(**seen).collapsed(config) and row["step"] > warmup_steps(run.recipe.optim, run.steps):
             state.collapsed_in_a_row += config.log_every
         else:
             state.collapsed_in_a_row = 0

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from train_runs import finish, make_corpus, run_many, start, steps_done, tiny_recipe, wait_for_step
+from train_runs import finish, make_corpus, run_many, start, start_many, steps_done, tiny_recipe, train, wait_for_step
 from umif.errors import ConfigError
 from umif.train.checkpoint import latest_checkpoint, load_tensors
-from umif.train.distributed import _buckets, joined
+from umif.train.distributed import joined
 from umif.train.runfolder import read_log, read_run_json
+from umif.train.step import Stepper
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,6 +69,26 @@ def test_many_processes_train_as_one(corpus: Path, alone: Path, tmp_path: Path, 
     assert info["settings"]["world_size"] == world_size
 
 
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_chunks_train_as_whole_batches(corpus: Path, alone: Path, tmp_path: Path, world_size: int) -> None:
+    """Of 9 pairs, two processes hold 5 and 4: one has three chunks and the other two."""
+    run = tmp_path / "run"
+    assert run_many(recipe_of(corpus, run, chunk_pairs=2), world_size) == [0] * world_size
+    assert_same_training(alone, run)
+
+
+def train_ahead(recipe: dict[str, Any], environment: dict[str, str]) -> None:
+    """Body of a process: train as on a GPU, results read late."""
+    Stepper.__init__.__kwdefaults__["ahead"] = True  # type: ignore[index]
+    train(recipe, environment)
+
+
+def test_processes_that_run_ahead_train_as_one(corpus: Path, alone: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert run_many(recipe_of(corpus, run), 2, train_ahead) == [0, 0]
+    assert_same_training(alone, run)
+
+
 def test_the_number_of_processes_may_change_on_the_way(corpus: Path, alone: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     recipe = recipe_of(corpus, run, save_every=None)
@@ -80,17 +101,22 @@ def test_the_number_of_processes_may_change_on_the_way(corpus: Path, alone: Path
     assert_same_training(alone, run)
 
 
+def test_processes_stop_together_and_as_many_others_go_on(corpus: Path, alone: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    recipe = recipe_of(corpus, run, save_every=None)
+    processes = start_many(recipe, 4)
+    wait_for_step(run, 2, processes[0])
+    # One is told, as a scheduler may tell one node first; the others learn of it within the step.
+    os.kill(processes[3].pid or 0, signal.SIGTERM)
+    assert {finish(process) for process in processes} == {128 + signal.SIGTERM}
+    assert 0 < steps_done(run) < STEPS
+    assert run_many(recipe, 2) == [0, 0]
+    assert_same_training(alone, run)
+
+
 def test_an_error_of_the_writing_process_ends_all(corpus: Path, alone: Path, tmp_path: Path) -> None:
     recipe = recipe_of(corpus, alone)
     assert run_many({**recipe, "seed": 9}, 2) == [2, 2]
-
-
-def test_buckets_hold_every_gradient_once_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("umif.train.distributed.BUCKET_BYTES", 64)
-    gradients = [torch.zeros(n) for n in (3, 30, 1, 1, 1, 20)] + [torch.zeros(2, dtype=torch.float64)]
-    buckets = list(_buckets(gradients))
-    assert [id(g) for bucket in buckets for g in bucket] == [id(g) for g in gradients]
-    assert [len(bucket) for bucket in buckets] == [2, 4, 1]
 
 
 def test_a_device_that_is_not_there_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
