@@ -10,7 +10,7 @@ Differs: splits without a shared image or patient by default; candidates without
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -20,6 +20,7 @@ from umif.corpus.progress import Bar
 from umif.errors import TaskError
 from umif.tasks.base import Task
 from umif.tasks.subsets import label_subset
+from umif.tasks.vqa_answering import answer
 from umif.tasks.vqa_config import VqaConfig
 from umif.tasks.vqa_data import (
     BLANK,
@@ -31,7 +32,7 @@ from umif.tasks.vqa_data import (
 )
 from umif.tasks.vqa_model import build_vqa_model
 from umif.tasks.vqa_scores import KINDS, Judged, accuracies, compare_answers
-from umif.tasks.vqa_training import answer, fit
+from umif.tasks.vqa_training import fit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,9 +42,10 @@ if TYPE_CHECKING:
     from umif.corpus import Corpus
     from umif.encoder import Encoder
     from umif.tasks.base import Result, TaskOptions
+    from umif.tasks.vqa_answering import Answered
     from umif.tasks.vqa_data import Questions
     from umif.tasks.vqa_model import VqaModel
-    from umif.tasks.vqa_training import Answered, Fitted
+    from umif.tasks.vqa_training import Fitted
 
 NAME = "vqa"
 MAJORITY = "majority answer"
@@ -141,7 +143,7 @@ def _judge(name: str, encoder: Encoder, exam: _Exam) -> list[Judged]:
     test = exam.questions.of("test")
     truth_N, closed_N = exam.questions.answers_N[test], exam.questions.closed_N[test]
     model = build_vqa_model(encoder, exam.config, exam.options.seed)
-    exam.bar.start(f"training: {name}", exam.config.steps)
+    exam.bar.start(f"training: {name}", exam.config.decoder_steps + exam.config.steps)
     fitted = fit(model, exam.pictures, exam.questions, exam.used, exam.config, exam.options.seed, exam.bar.advance)
     answers = _ask(model, exam, f"answering: {name}", controls=name == "umif")
     named = np.array(exam.candidates, dtype=np.str_)
@@ -204,10 +206,7 @@ def _told_of_data(
 
 def _told_of_training(fitted: Fitted, config: VqaConfig) -> dict[str, Any]:
     return {
-        "steps": fitted.steps,
-        "steps_planned": fitted.planned,
-        "best_step": fitted.best_step,
-        "val_log_likelihood": fitted.val_log_likelihood,
+        **asdict(fitted),
         "capped_at_steps": config.steps,
         "settings": config.model_dump(mode="json"),
     }

@@ -15,11 +15,14 @@ class VqaConfig(Config):
     The defaults are for small networks on two cores; for published data and a ViT-B raise `steps` and `epochs`.
     """
 
-    steps: int = Field(100, gt=0, description="Most training steps. C: a cap, told with every row")
+    decoder_steps: int = Field(400, ge=0, description="Most steps of the decoder alone, on kept tokens. C: 400")
+    kept_images: int = Field(1500, gt=0, description="Most training images whose tokens are kept for that. C: 1500")
+    steps: int = Field(25, gt=0, description="Most steps of the whole model. C: a cap, told with every row")
     epochs: int = Field(20, gt=0, description="Most passes over the training images. C: 20")
     images: int = Field(16, gt=0, description="Images a step. C: 16")
     questions: int = Field(8, gt=0, description="Most questions of an image a step, drawn anew each time. C: 8")
-    lr: float = Field(2e-3, gt=0, description="Highest learning rate of the decoder. C: 2e-3; a BERT: 1e-4")
+    lr: float = Field(2e-3, gt=0, description="Highest learning rate of the decoder alone. C: 2e-3; a BERT: 1e-4")
+    tuned_rate: float = Field(0.25, gt=0, description="Share of `lr` once the whole model is tuned. C: a quarter")
     lr_encoder: float = Field(3e-4, gt=0, description="Highest learning rate of the encoder. C: 3e-4; a ViT-B: 2e-5")
     weight_decay: float = Field(0.05, ge=0, description="AdamW's, on weights of two and more axes. C: 0.05")
     warmup_share: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which the rate rises. C: 0.1")

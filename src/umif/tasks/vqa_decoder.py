@@ -150,13 +150,21 @@ class AnswerDecoder(nn.Module):
 
     def forward(self, ids_NKT: Tensor, memory: Memory) -> Tensor:
         """Logits of the token after each. Shapes: (N, K, T) int64, the first of each the start → (N, K, T, V)."""
+        return self.logits(self.states(ids_NKT, memory))
+
+    def states(self, ids_NKT: Tensor, memory: Memory) -> Tensor:
+        """What is known at each token, before words are asked of it. Shapes: as `forward`, → (N, K, T, D)."""
         length = ids_NKT.shape[2]
-        x_NKTD = self.words(ids_NKT) + self.positions[:length]
+        x_NKTD: Tensor = self.words(ids_NKT) + self.positions[:length]
         first_NKTD = F.pad(memory.start_ND[:, None, None], (0, 0, 0, length - 1))
         x_NKTD = self.norm(x_NKTD + first_NKTD)
         for block, key, value in zip(self.blocks, memory.keys, memory.values, strict=True):
             x_NKTD = block(x_NKTD, key, value, memory.real_NS)
-        logits: Tensor = F.linear(self.head_norm(F.gelu(self.head_map(x_NKTD))), self.words.weight, self.head_bias)
+        return x_NKTD
+
+    def logits(self, states_XD: Tensor) -> Tensor:
+        """Logits of the next token. Shapes: (…, D) → (…, V)."""
+        logits: Tensor = F.linear(self.head_norm(F.gelu(self.head_map(states_XD))), self.words.weight, self.head_bias)
         return logits
 
 

@@ -1,7 +1,7 @@
 """A model that answers questions: a trainable copy of an encoder's network and a decoder behind it.
 
-    picture  ── network ──► CLS and patches ┐
-    question ── network ──► CLS and words   ┴─ memory ── decoder ──► answer, token by token
+    picture  ── network ──► CLS and patches ── standardised ┐
+    question ── network ──► CLS and words   ── standardised ┴─ memory ── decoder ──► answer, token by token
 
 Shape legend: N questions, I pictures, Q wordings, K answers of a question, T tokens, S×S pixels, D width.
 """
@@ -65,6 +65,42 @@ class AnswerTokens:
         return torch.tensor([[*ids, *[PAD] * (longest - len(ids))] for ids in answers], dtype=torch.int64)
 
 
+class Standardised(nn.Module):
+    """Tokens less their mean and over their deviation, feature by feature; CLS apart from the tokens after it.
+
+    What tells two pictures apart is small beside what all pictures have in common. A decoder that is handed both as
+    they are spends its training on the latter and answers by the question alone. The statistics are those of the
+    training pictures under the network as it came; they stay when the network is tuned.
+    """
+
+    mean_2D: Tensor
+    scale_2D: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean_2D", torch.zeros(2, width))
+        self.register_buffer("scale_2D", torch.ones(2, width))
+
+    @torch.no_grad()
+    def measure(self, tokens_NLD: Tensor, real_NL: Tensor | None = None) -> None:
+        """Take the statistics of some tokens; without `real_NL` all are real."""
+        parts = (
+            tokens_NLD[:, 0],
+            tokens_NLD[:, 1:].flatten(0, 1) if real_NL is None else tokens_NLD[:, 1:][real_NL[:, 1:]],
+        )
+        for kind, rows_XD in enumerate(parts):
+            deviation_D = rows_XD.std(dim=0, correction=0)
+            # A feature that is alike everywhere says nothing; it stays small instead of being blown up.
+            floor = max(1e-6, 1e-2 * float(deviation_D.mean()))
+            self.mean_2D[kind] = rows_XD.mean(dim=0)
+            self.scale_2D[kind] = 1 / deviation_D.clamp(min=floor)
+
+    def forward(self, tokens_NLD: Tensor) -> Tensor:
+        """Shapes: (N, L, D), CLS first, as they are returned."""
+        parts = (tokens_NLD[:, :1], tokens_NLD[:, 1:])
+        return torch.cat([(part - self.mean_2D[k]) * self.scale_2D[k] for k, part in enumerate(parts)], dim=1)
+
+
 class VqaModel(nn.Module):
     """Network and decoder; `frozen` leaves the network as it came."""
 
@@ -74,6 +110,7 @@ class VqaModel(nn.Module):
         super().__init__()
         self.network = network.requires_grad_(not frozen)
         self.decoder = decoder
+        self.standard_image, self.standard_text = Standardised(network.width), Standardised(network.width)
         self.tokens = tokens
         self.frozen = frozen
         self.max_words = min(max_words, network.config.max_text_tokens)
@@ -83,6 +120,12 @@ class VqaModel(nn.Module):
         """Where it computes."""
         return self.decoder.positions.device
 
+    @property
+    def image_tokens(self) -> int:
+        """Tokens that the network makes of a picture."""
+        rows, columns = self.network.grid
+        return 1 + rows * columns
+
     def remember(
         self,
         views_ISS: NDArray[np.uint8],
@@ -91,13 +134,33 @@ class VqaModel(nn.Module):
         text_of_N: NDArray[np.int64],
     ) -> Memory:
         """Encode pictures and wordings once each, and return the memory of N questions that use them."""
+        return self.recall(self.see(views_ISS), *self.read(questions), image_of_N, text_of_N)
+
+    def see(self, views_ISS: NDArray[np.uint8]) -> Tensor:
+        """Return the network's tokens of pictures, CLS first. Shape (I, tokens, D)."""
         with torch.no_grad() if self.frozen else nullcontext():
             cls_ID, patches_IPD = self.network.encode_images(torch.from_numpy(views_ISS).to(self.device))
-            images_ISD = torch.cat([cls_ID[:, None], patches_IPD], dim=1)
+            return torch.cat([cls_ID[:, None], patches_IPD], dim=1)
+
+    def read(self, questions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return the network's tokens of wordings, CLS first, and which are real. Shapes (Q, L, D), (Q, L)."""
+        with torch.no_grad() if self.frozen else nullcontext():
             ids = [self.tokens.tokenizer.encode(question, self.max_words) for question in questions]
-            texts_QLD, real_QL = self.network.encode_text_tokens(ids)
+            return self.network.encode_text_tokens(ids)
+
+    def recall(
+        self,
+        images_ISD: Tensor,
+        texts_QLD: Tensor,
+        real_QL: Tensor,
+        image_of_N: NDArray[np.int64],
+        text_of_N: NDArray[np.int64],
+    ) -> Memory:
+        """Return the memory of N questions from what the network made of pictures and wordings."""
         image_of, text_of = (torch.from_numpy(index).to(self.device) for index in (image_of_N, text_of_N))
-        return self.decoder.remember(images_ISD, texts_QLD, real_QL, image_of, text_of)
+        return self.decoder.remember(
+            self.standard_image(images_ISD), self.standard_text(texts_QLD), real_QL, image_of, text_of
+        )
 
     def log_likelihoods(self, memory: Memory, answers_NKT: Tensor) -> Tensor:
         """Log-likelihood of whole answers, ends included; the sum over their tokens.
@@ -107,9 +170,12 @@ class VqaModel(nn.Module):
         answers_NKT = answers_NKT.to(self.device)
         start = torch.full_like(answers_NKT[:, :, :1], self.tokens.start)
         ids_NKT = torch.cat([start, answers_NKT[:, :, :-1].clamp(min=0)], dim=2)
-        logits_NKTV = self.decoder(ids_NKT, memory).float()
-        losses = F.cross_entropy(logits_NKTV.flatten(0, 2), answers_NKT.flatten(), ignore_index=PAD, reduction="none")
-        return -losses.view(answers_NKT.shape).sum(2)
+        # The vocabulary is the dear part, so it is asked where there is a token only.
+        real_NKT = answers_NKT != PAD
+        logits_XV = self.decoder.logits(self.decoder.states(ids_NKT, memory)[real_NKT]).float()
+        losses_X = F.cross_entropy(logits_XV, answers_NKT[real_NKT], reduction="none")
+        losses_NKT = losses_X.new_zeros(answers_NKT.shape).masked_scatter(real_NKT, losses_X)
+        return -losses_NKT.sum(2)
 
     def first_log_probs(self, memory: Memory) -> Tensor:
         """Log-probability of every token as an answer's first. Shape (N, V)."""

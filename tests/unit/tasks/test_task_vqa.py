@@ -18,10 +18,11 @@ from umif.encoder import Encoder
 from umif.errors import ConfigError, NonFiniteError, TaskError
 from umif.tasks.base import TaskOptions
 from umif.tasks.vqa import MAJORITY, VisualQuestionAnswering
+from umif.tasks.vqa_answering import answer
 from umif.tasks.vqa_config import VqaConfig
 from umif.tasks.vqa_data import BLANK, BLANK_GREY, Pictures, chosen_questions
 from umif.tasks.vqa_model import build_vqa_model
-from umif.tasks.vqa_training import answer, fit
+from umif.tasks.vqa_training import fit
 
 if TYPE_CHECKING:
     from umif.tasks.base import Result
@@ -72,6 +73,32 @@ def test_sixteen_cases_are_learned_by_heart(corpus: Corpus, encoder: Encoder) ->
     assert (np.array(candidates)[found.choice_N] == truth).mean() >= 0.95
     said = [model.tokens.decode(ids) for ids in found.generated_N]
     assert (np.array(said) == truth).mean() >= 0.95
+
+
+def test_the_decoder_alone_tells_pictures_apart_whose_tokens_have_nearly_everything_in_common(
+    corpus: Corpus, encoder: Encoder
+) -> None:
+    alike = Encoder(encoder.trainable_copy(), tokenizer=encoder.tokenizer, shorter_side=32, device="cpu")
+    with torch.no_grad():
+        alike.state_dict()["vit.norm.bias"].add_(30.0)
+    [questions] = chosen_questions(corpus, (), "clean")
+    few = questions.of("train")[:16]
+    splits = np.full(len(questions.splits_N), "test")
+    splits[few] = "val"
+    known = replace(questions, splits_N=splits)
+    config = VqaConfig(frozen=True, decoder_steps=150, steps=1, epochs=1000)
+    model = build_vqa_model(alike, config, seed=0)
+    pictures = Pictures(corpus, encoder.preprocessing)
+    fitted = fit(model, pictures, known, few, config, seed=0)
+    assert (fitted.decoder_steps, fitted.steps, fitted.kept_images) == (150, 1, 8)
+    assert 0 < fitted.decoder_best_step <= 150
+    candidates = sorted(set(questions.answers_N.tolist()))
+    rights = []
+    for rows in (questions.rows_N[few], np.full(16, BLANK)):
+        found = answer(model, pictures, rows, questions.questions_N[few], candidates, 128)
+        rights.append(float((np.array(candidates)[found.choice_N] == questions.answers_N[few]).mean()))
+    assert rights[0] >= 0.95
+    assert rights[1] < 0.7
 
 
 @pytest.fixture(scope="module")

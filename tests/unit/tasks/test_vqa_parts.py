@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -17,9 +17,11 @@ from umif.tasks.metrics import patient_weights
 from umif.tasks.vqa_config import VqaConfig
 from umif.tasks.vqa_data import Questions, majority_answers, shuffled_rows
 from umif.tasks.vqa_decoder import AnswerDecoder, DecoderShape, load_bert
-from umif.tasks.vqa_model import MAX_ANSWER_TOKENS, AnswerTokens, VqaModel, build_vqa_model
+from umif.tasks.vqa_features import KeptTokens, memory_of, some_rows
+from umif.tasks.vqa_model import MAX_ANSWER_TOKENS, AnswerTokens, Standardised, VqaModel, build_vqa_model
 from umif.tasks.vqa_ranking import rank_candidates
 from umif.tasks.vqa_scores import Judged, accuracies, accuracy_replicates, compare_answers
+from umif.tasks.vqa_training import true_likelihoods
 from umif.tokens import TextTokenizer
 
 if TYPE_CHECKING:
@@ -117,11 +119,73 @@ class TestModel:
             assert any(reached) != frozen
             assert all(parameter.grad is not None for parameter in model.decoder.parameters())
 
+    def test_answers_of_any_lengths_together_get_what_each_gets_alone(
+        self, model: VqaModel, views: NDArray[np.uint8]
+    ) -> None:
+        answers = [model.tokens.encode(text) for text in self.ANSWERS]
+        image_of, text_of = np.arange(len(answers)) % 3, np.arange(len(answers)) % 2
+        memory = model.remember(views, list(self.QUESTIONS), image_of, text_of)
+        for n, value in enumerate(true_likelihoods(model, memory, answers)):
+            expected = brute_force(model, views[image_of[n]], self.QUESTIONS[text_of[n]], answers[n])
+            assert float(value) == pytest.approx(expected, abs=2e-4)  # fp32 sums over another batch shape
+
     def test_an_encoder_without_a_tokeniser_is_refused(self) -> None:
         encoder = tiny_encoder()
         mute = Encoder(encoder.trainable_copy(), device="cpu")
         with pytest.raises(TaskError, match="no tokeniser"):
             build_vqa_model(mute, VqaConfig(), seed=0)
+
+
+class TestStandardised:
+    def test_features_of_cls_and_of_the_rest_get_mean_zero_and_deviation_one_each(self) -> None:
+        torch.manual_seed(0)
+        tokens = torch.randn(50, 4, 6) * torch.tensor([1, 5, 0.1, 2, 3, 1]) + 7
+        tokens[:, 0] = 3 * tokens[:, 0] - 40
+        standard = Standardised(6)
+        assert torch.equal(standard(tokens), tokens)
+        standard.measure(tokens)
+        for part in (standard(tokens)[:, 0], standard(tokens)[:, 1:].flatten(0, 1)):
+            torch.testing.assert_close(part.mean(0), torch.zeros(6), atol=1e-4, rtol=0)  # fp32 sums
+            torch.testing.assert_close(part.std(0, correction=0), torch.ones(6), atol=1e-4, rtol=0)
+
+    def test_padding_does_not_count_and_a_feature_that_never_changes_stays_small(self) -> None:
+        torch.manual_seed(0)
+        tokens, real = torch.randn(30, 5, 4), torch.ones(30, 5, dtype=torch.bool)
+        tokens[..., 3] = 2.0
+        real[:, 3:] = False
+        spoiled = tokens.clone()
+        spoiled[:, 3:] = 1e6
+        ones = [Standardised(4), Standardised(4)]
+        ones[0].measure(tokens[:, :3])
+        ones[1].measure(spoiled, real)
+        torch.testing.assert_close(ones[0].scale_2D, ones[1].scale_2D)
+        assert torch.equal(ones[1](tokens)[..., 3], torch.zeros(30, 5))
+
+
+class TestKeptTokens:
+    def test_memory_from_kept_tokens_is_that_of_pictures_and_questions_themselves(
+        self, model: VqaModel, views: NDArray[np.uint8]
+    ) -> None:
+        class Three:
+            def take(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+                return views[rows - 5]
+
+        pictures: Any = Three()
+        words = np.array(TestModel.QUESTIONS)
+        kept = KeptTokens(model, pictures, np.array([7, 5, 6, 5]), words)
+        rows, asked = np.array([6, 7, 6]), words[[1, 1, 0]]
+        found, expected = kept.memory(rows, asked), memory_of(model, pictures, rows, asked)
+        assert torch.equal(found.real_NS, expected.real_NS)
+        for one, other in ((found.start_ND, expected.start_ND), *zip(found.keys, expected.keys, strict=True)):
+            torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)  # other batches through the network
+
+    def test_as_many_pictures_are_kept_as_are_wanted_and_fit(self) -> None:
+        rows = np.repeat(np.arange(100), 2)
+        assert some_rows(rows, 200, 1, seed=0).tolist() == list(range(100))
+        few = some_rows(rows, 10, 1, seed=0)
+        assert len(set(few.tolist())) == 10
+        assert not np.array_equal(few, some_rows(rows, 10, 1, seed=1))
+        assert len(some_rows(rows, 200, 2**28, seed=0)) == 4
 
 
 class TestTokens:
