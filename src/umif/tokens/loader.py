@@ -26,6 +26,7 @@ from umif.language.templates import Wordiness  # noqa: TC001 - pydantic reads th
 from umif.rng import keyed_rng
 from umif.tokens.batch import Batch, Example, pack
 from umif.tokens.grouping import draw_groups, draw_ratio
+from umif.tokens.prefetch import made_ahead
 from umif.tokens.sampler import PairSampler
 from umif.tokens.selection import Uncertain, details_of, labels_of, select_rows
 from umif.tokens.text import MAX_TEXT_TOKENS
@@ -327,7 +328,7 @@ def batches(
     dataset: StepDataset,
     first_step: int,
     last_step: int,
-    workers: int = 0,
+    workers: int | None = 0,
     *,
     prefetch: int = 2,
     timeout_seconds: float = 300.0,
@@ -340,28 +341,32 @@ def batches(
         dataset: Makes the batches.
         first_step: First step.
         last_step: Step after the last.
-        workers: Processes that make batches; 0 makes them here, when they are asked for.
-        prefetch: Batches that each worker makes ahead.
+        workers: Processes that make batches; 0 makes them here, when they are asked for; `None` makes them here, by a
+            thread, before they are.
+        prefetch: Batches that each worker, or the thread, makes ahead.
         timeout_seconds: A worker that sends nothing for so long, while it is waited for, is replaced.
 
     Raises:
         CorpusError: a batch lost all its samples.
         LoaderError: workers died or hung several times in a row at one step.
     """
-    if workers < 0 or prefetch < 1:
+    if (workers or 0) < 0 or prefetch < 1:
         raise ConfigError(f"workers = {workers} and prefetch = {prefetch} make no batches", where="train.workers")
     if workers == 0:
         for step in range(first_step, last_step):
             yield step, *dataset[step]
         return
-    made = make_steps(
-        dataset.__getitem__,
-        first_step,
-        last_step,
-        workers=workers,
-        prefetch=prefetch,
-        timeout_seconds=timeout_seconds,
-    )
+    if workers is None:
+        made = made_ahead(dataset.__getitem__, first_step, last_step, ahead=prefetch)
+    else:
+        made = make_steps(
+            dataset.__getitem__,
+            first_step,
+            last_step,
+            workers=workers,
+            prefetch=prefetch,
+            timeout_seconds=timeout_seconds,
+        )
     for step, (batch, bad) in enumerate(made, start=first_step):
         yield step, batch, bad
 

@@ -91,7 +91,12 @@ class TrainConfig(Config):
         description="auto = bf16 autocast where the device computes in it (CUDA, CPUs with AVX512-BF16 or AMX), "
         "else fp32. Losses are fp32 always. C",
     )
-    workers: int = Field(0, ge=0, description="Processes that make batches; 0 = the training process itself")
+    workers: int | None = Field(
+        None,
+        ge=0,
+        description="Processes that make batches; null = a thread of the training process, ahead of time; 0 = the "
+        "training process itself, between steps",
+    )
     threads: int | None = Field(None, gt=0, description="CPU threads of one process; null = torch's own choice")
     max_bad_share: float = Field(
         0.001, ge=0, le=1, description="Share of bad samples at which a run stops (never at fewer than 3). C: 0.1 %"
