@@ -21,6 +21,7 @@ from umif.corpus.regions import draw_regions
 from umif.corpus.store import Corpus
 from umif.errors import ConfigError, CorpusError, UmifError
 from umif.imaging import AugmentConfig, decode_jpeg_grey, draw_augmentation, warp_image, warp_mask
+from umif.imaging.device import leave_unwarped
 from umif.language import write_passage
 from umif.language.templates import Wordiness  # noqa: TC001 - pydantic reads the annotation
 from umif.rng import keyed_rng
@@ -89,6 +90,11 @@ class DataConfig(Config):
     patch_size: int = Field(16, gt=0, description="Side of a patch, pixels; must tile the image. P: 16")
     augment: AugmentConfig = Field(
         AugmentConfig(), description="Random crop, rotation, brightness and contrast; a mask moves with its image. C"
+    )
+    augment_on: Literal["loader", "device"] = Field(
+        "loader",
+        description="Who makes the views of pictures: the loader, or the device that trains, which leaves the loader "
+        "to gather them. The same draws; grey values differ by 2 at most. C: loader",
     )
     views: Views = Field(
         "shared",
@@ -162,6 +168,9 @@ class StepDataset:
         self.corpus = Corpus.open(corpus)
         self.tokenizer, self.config, self.seed = tokenizer, config, seed
         self.rank, self.world_size = rank, world_size
+        # The evaluation view averages areas, which is no warp.
+        on_device = config.augment_on == "device" and config.augment.enabled
+        self._see = leave_unwarped if on_device else warp_image
         quarantine = read_quarantine(self.corpus.path)
         self.quarantine_sha256 = quarantine.sha256
         self._rows, self.left_out = select_rows(self.corpus, config, quarantine)
@@ -252,7 +261,7 @@ class StepDataset:
                 config.augment, height, width, config.image_size, keyed_rng(seed, "augment", step, slot)
             )
             view_0 = self._view_of_group_0(step, sample, view, height, width)
-            image, image_0 = warp_image(picture, view), None if view_0 is None else warp_image(picture, view_0)
+            image, image_0 = self._see(picture, view), None if view_0 is None else self._see(picture, view_0)
             text_ids = mask = mask_0 = second_view = None
             if sample.kind == "segment":
                 stage = "regions"
@@ -260,7 +269,7 @@ class StepDataset:
                 mask, mask_0 = warp_mask(drawn, view), None if view_0 is None else warp_mask(drawn, view_0)
             elif sample.kind == "image":
                 rng = keyed_rng(seed, "augment:second", step, slot)
-                second_view = warp_image(
+                second_view = self._see(
                     picture, draw_augmentation(config.augment, height, width, config.image_size, rng)
                 )
             else:
