@@ -29,7 +29,8 @@ import numpy as np
 from umif.bench.hardware import describe_hardware
 from umif.bench.timing import paired_ratio, take_turns
 from umif.corpus import Corpus, add_pixels, prepare
-from umif.imaging import AugmentConfig, decode_jpeg_grey, draw_augmentation, warp_image
+from umif.imaging import AugmentConfig, centre_view, decode_jpeg_grey, draw_augmentation, warp_image
+from umif.imaging.device import Unwarped, stack_unwarped
 from umif.rng import keyed_rng
 from umif.tokens import DataConfig, StepDataset, TextTokenizer, batches, vocabulary_texts
 
@@ -110,6 +111,7 @@ def _as_files(classes: Path, jpegs: list[bytes]) -> list[Path]:
 # ------------------------------------------------------------------------------------------------------ our ways
 def _own(stored: Corpus, copied: Corpus, count: int, size: int) -> dict[tuple[str, str], Way]:
     rows = keyed_rng(0, "bench").permutation(count)
+    whole = centre_view(size, size, size)  # which view is wanted makes no difference to gathering
 
     def read(corpus: Corpus) -> list[NDArray[np.uint8]]:
         found: list[NDArray[np.uint8]] = []
@@ -119,10 +121,8 @@ def _own(stored: Corpus, copied: Corpus, count: int, size: int) -> dict[tuple[st
         return found
 
     def gather(corpus: Corpus) -> list[NDArray[np.uint8]]:
-        return [_stacked(read_part(corpus, start)) for start in range(0, count, _BATCH)]
-
-    def read_part(corpus: Corpus, start: int) -> list[NDArray[np.uint8]]:
-        return [each for each in corpus.take_pictures(rows[start : start + _BATCH]) if isinstance(each, np.ndarray)]
+        pictures = [Unwarped(picture, whole) for picture in read(corpus)]
+        return [stack_unwarped(pictures[start : start + _BATCH])[0] for start in range(0, count, _BATCH)]
 
     def view(corpus: Corpus, config: AugmentConfig) -> list[NDArray[np.uint8]]:
         found = []
@@ -142,15 +142,6 @@ def _own(stored: Corpus, copied: Corpus, count: int, size: int) -> dict[tuple[st
         ways[source, "augment"] = partial(view, corpus, AugmentConfig())
     ways["umif, pixel copy", "gather"] = partial(gather, copied)
     return ways
-
-
-def _stacked(pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Return the pictures in one array, black below and to the right of them. Shapes: returns (N, H, W)."""
-    height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
-    stacked = np.zeros((len(pictures), height, width), dtype=np.uint8)
-    for place, picture in zip(stacked, pictures, strict=True):
-        place[: picture.shape[0], : picture.shape[1]] = picture
-    return stacked
 
 
 # ------------------------------------------------------------------------------------------------- others' ways

@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -28,13 +29,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from umif.corpus.manifest import json_lines, write_atomically
+from umif.corpus.progress import Bar
 from umif.corpus.remote import RemoteFile, RemoteFolder, is_url, shown
 from umif.errors import EmptyError, RemoteError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from umif.corpus.progress import Bar
 
 CACHE_VARIABLE = "UMIF_CACHE"
 FILES, INDEX, LOCK, PARTS = "files", "index.jsonl", ".lock", "parts"
@@ -44,6 +44,7 @@ MAX_FILES = 20_000_000
 # Room that is left on the cache's disk, bytes.
 _SPARE_BYTES = 1 << 28
 _LOCAL = ("file", "local")
+_LOST_SLASH = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:/(?!/)")
 
 
 def default_cache() -> Path:
@@ -79,6 +80,26 @@ def local_root(root: str | Path, cache: Path | None, bar: Bar, max_bytes: int | 
         where = error.filename or cache or default_cache()
         fix = "make room or mend the permissions (or: --cache DIR), and run it again: it goes on where it stopped"
         raise StorageError(f"cannot be written: {error.strerror or error}", where=where, fix=fix) from error
+
+
+def corpus_folder(corpus: str | Path) -> Path:
+    """Return a corpus's folder on this machine: `corpus` itself, or the mirror of it if it is a URL.
+
+    What is not in the cache yet, or is another there by now, is fetched first and checked. A path made of a URL, whose
+    two slashes have become one (`s3:/bucket/corpus`), counts as that URL.
+
+    Raises:
+        RemoteError: the URL cannot be read.
+        EmptyError: there is no file behind it.
+        StorageError: the cache's disk is full or cannot be written.
+    """
+    text = str(corpus)
+    if _LOST_SLASH.match(text) and not Path(text).exists():
+        text = text.replace(":/", "://", 1)
+    if not is_url(text):
+        return Path(corpus)
+    with Bar(True) as bar:
+        return local_root(text, None, bar)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from umif.corpus.manifest import write_atomically
+from umif.corpus.mirror import corpus_folder
 from umif.errors import CorpusError, nearest
 
 if TYPE_CHECKING:
@@ -72,12 +73,12 @@ class Quarantine:
 
 
 def read_quarantine(corpus: Path) -> Quarantine:
-    """Read the list in the folder of a corpus.
+    """Read the list in the folder of a corpus, which may be behind a URL.
 
     Raises:
         CorpusError: it is no table of `item, decision, reason`, a decision is unknown, or an item stands there twice.
     """
-    file = corpus / QUARANTINE
+    file = corpus_folder(corpus) / QUARANTINE
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:

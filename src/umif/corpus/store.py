@@ -7,7 +7,6 @@ handed to spawned workers. It never writes.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lance
@@ -16,12 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from umif.corpus.manifest import IMAGES_FOLDER, LEDGER, PAIRS_FOLDER, read_manifest
+from umif.corpus.mirror import corpus_folder
 from umif.corpus.pixels import PIXELS_FOLDER, PixelCopy
 from umif.corpus.schema import IMAGES, PAIR_KINDS, PAIRS, SPLITS
 from umif.errors import ConfigError, CorpusError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -42,12 +43,13 @@ class Corpus:
 
     @classmethod
     def open(cls, path: str | Path) -> Corpus:
-        """Open the corpus in `path`.
+        """Open the corpus in `path`, which may be a URL (`s3://…`): then of its copy in the cache, fetched first.
 
         Raises:
             CorpusError: there is none, it is unfinished, of another format, or its files are damaged.
+            RemoteError: a URL cannot be read.
         """
-        folder = Path(path)
+        folder = corpus_folder(path)
         corpus = cls(folder, read_manifest(folder))
         expected = {IMAGES_FOLDER: corpus.manifest.images, PAIRS_FOLDER: sum(corpus.manifest.pairs.values())}
         for name, rows in expected.items():

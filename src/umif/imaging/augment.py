@@ -118,7 +118,7 @@ def warp_image(pixels_HW: npt.NDArray[np.uint8], augmentation: Augmentation) -> 
         shrinks = height >= augmentation.out_size and width >= augmentation.out_size
         view = cv2.resize(pixels_HW, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     else:
-        smaller_HW, matrix = _shrink(pixels_HW, augmentation.matrix)
+        smaller_HW, matrix = shrink_first(pixels_HW, augmentation.matrix)
         view = cv2.warpAffine(smaller_HW, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     if augmentation.gain != 1.0 or augmentation.bias != 0.0:
         view = cv2.LUT(view, _exposure(augmentation.gain, augmentation.bias))
@@ -165,9 +165,10 @@ def _matrix(
     return matrix
 
 
-def _shrink(
+def shrink_first(
     pixels_HW: npt.NDArray[np.uint8], matrix: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
+    """Average a picture down where `matrix` shrinks it to half or less, and return what is left of the matrix."""
     # Source pixels per output pixel along each source axis: lengths of the linear part's columns, inverted.
     factors = [max(1, int(1.0 / math.hypot(matrix[0, axis], matrix[1, axis]) + 1e-9)) for axis in (0, 1)]
     if factors == [1, 1]:

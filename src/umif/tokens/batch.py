@@ -19,12 +19,13 @@ masks, H×W pixels, P patches a picture, T rows of a stream, S segments.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from umif.errors import ShapeError
+from umif.imaging.device import Unwarped, Views, stack_unwarped, warp_batch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,6 +56,8 @@ class Stream:
 class Batch:
     """What one step sees of `B` pairs; a pure function of (corpus, seed, step).
 
+    With `views`, images_NHW holds pictures as they are stored, of any size; `to` makes the images out of them.
+
     Shapes: images_NHW uint8 grey; masks_MHW3 uint8 RGB; text_ids_T and text_positions_T int64; three `Stream`s of B
     segments each; pairs_B int64 rows of pairs.lance; slots_B int64, position of the pair in the global batch;
     ratios_B fp32, the share r of image tokens in group 1.
@@ -72,12 +75,13 @@ class Batch:
     ratios_B: Tensor
     kinds: tuple[str, ...]
     step: int = 0
+    views: Views | None = None
 
     def __len__(self) -> int:
         return len(self.kinds)
 
     def to(self, device: torch.device | str) -> Batch:
-        """Return the batch with every tensor on `device`."""
+        """Return the batch with every tensor on `device`, and every view made there that was left to it."""
         moved: dict[str, object] = {}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -87,7 +91,10 @@ class Batch:
                 moved[field.name] = Stream(
                     value.rows_T.to(device, non_blocking=True), value.offsets_S1.to(device, non_blocking=True)
                 )
-        return replace(self, **moved)  # type: ignore[arg-type]
+        batch = replace(self, **moved)  # type: ignore[arg-type]
+        if self.views is None:
+            return batch
+        return replace(batch, images_NHW=warp_batch(batch.images_NHW, self.views.to(device)), views=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +111,11 @@ class Example:
     slot: int
     ratio: float
     bits: NDArray[np.bool_]
-    image: NDArray[np.uint8]
+    image: NDArray[np.uint8] | Unwarped
     text_ids: NDArray[np.int64] | None = None
     mask: NDArray[np.uint8] | None = None
-    second_view: NDArray[np.uint8] | None = None
-    image_0: NDArray[np.uint8] | None = None
+    second_view: NDArray[np.uint8] | Unwarped | None = None
+    image_0: NDArray[np.uint8] | Unwarped | None = None
     mask_0: NDArray[np.uint8] | None = None
 
 
@@ -122,12 +129,12 @@ def pack(examples: Sequence[Example], *, patch_size: int, step: int = 0) -> Batc
     if height % patch_size or width % patch_size:
         raise ShapeError(f"pictures of {height}×{width} pixels are not tiled by patches of {patch_size}")
     patches = (height // patch_size) * (width // patch_size)
-    images: list[NDArray[np.uint8]] = [example.image for example in examples]
-    masks: list[NDArray[np.uint8]] = []
+    images: list[Any] = [example.image for example in examples]
+    masks: list[Any] = []
     texts: list[NDArray[np.int64]] = []
     text_total = 0
 
-    def put(pictures: list[NDArray[np.uint8]], picture: NDArray[np.uint8]) -> int:
+    def put(pictures: list[Any], picture: Any) -> int:
         pictures.append(picture)
         return int(patches) * (len(pictures) - 1)
 
@@ -166,8 +173,9 @@ def pack(examples: Sequence[Example], *, patch_size: int, step: int = 0) -> Batc
         group0.append(np.concatenate([[CLS_0], rows_0[~example.bits]]))
         full.append(np.concatenate([[CLS_1], rows_1]))
     empty = np.zeros(0, dtype=np.int64)
+    stacked, views = stack_unwarped(images) if isinstance(images[0], Unwarped) else (np.stack(images), None)
     return Batch(
-        images_NHW=torch.from_numpy(np.stack(images)),
+        images_NHW=torch.from_numpy(stacked),
         masks_MHW3=torch.from_numpy(np.stack(masks) if masks else np.zeros((0, height, width, 3), dtype=np.uint8)),
         text_ids_T=torch.from_numpy(np.concatenate([empty, *texts])),
         text_positions_T=torch.from_numpy(np.concatenate([empty, *(np.arange(len(t)) for t in texts)])),
@@ -179,6 +187,7 @@ def pack(examples: Sequence[Example], *, patch_size: int, step: int = 0) -> Batc
         ratios_B=torch.tensor([example.ratio for example in examples], dtype=torch.float32),
         kinds=tuple(example.kind for example in examples),
         step=step,
+        views=views,
     )
 
 

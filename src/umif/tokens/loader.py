@@ -21,11 +21,13 @@ from umif.corpus.regions import draw_regions
 from umif.corpus.store import Corpus
 from umif.errors import ConfigError, CorpusError, UmifError
 from umif.imaging import AugmentConfig, decode_jpeg_grey, draw_augmentation, warp_image, warp_mask
+from umif.imaging.device import leave_unwarped
 from umif.language import write_passage
 from umif.language.templates import Wordiness  # noqa: TC001 - pydantic reads the annotation
 from umif.rng import keyed_rng
 from umif.tokens.batch import Batch, Example, pack
 from umif.tokens.grouping import draw_groups, draw_ratio
+from umif.tokens.prefetch import made_ahead
 from umif.tokens.sampler import PairSampler
 from umif.tokens.selection import Uncertain, details_of, labels_of, select_rows
 from umif.tokens.text import MAX_TEXT_TOKENS
@@ -88,6 +90,11 @@ class DataConfig(Config):
     patch_size: int = Field(16, gt=0, description="Side of a patch, pixels; must tile the image. P: 16")
     augment: AugmentConfig = Field(
         AugmentConfig(), description="Random crop, rotation, brightness and contrast; a mask moves with its image. C"
+    )
+    augment_on: Literal["loader", "device"] = Field(
+        "loader",
+        description="Who makes the views of pictures: the loader, or the device that trains, which leaves the loader "
+        "to gather them. The same draws; grey values differ by 2 at most. C: loader",
     )
     views: Views = Field(
         "shared",
@@ -161,6 +168,9 @@ class StepDataset:
         self.corpus = Corpus.open(corpus)
         self.tokenizer, self.config, self.seed = tokenizer, config, seed
         self.rank, self.world_size = rank, world_size
+        # The evaluation view averages areas, which is no warp.
+        on_device = config.augment_on == "device" and config.augment.enabled
+        self._see = leave_unwarped if on_device else warp_image
         quarantine = read_quarantine(self.corpus.path)
         self.quarantine_sha256 = quarantine.sha256
         self._rows, self.left_out = select_rows(self.corpus, config, quarantine)
@@ -251,7 +261,7 @@ class StepDataset:
                 config.augment, height, width, config.image_size, keyed_rng(seed, "augment", step, slot)
             )
             view_0 = self._view_of_group_0(step, sample, view, height, width)
-            image, image_0 = warp_image(picture, view), None if view_0 is None else warp_image(picture, view_0)
+            image, image_0 = self._see(picture, view), None if view_0 is None else self._see(picture, view_0)
             text_ids = mask = mask_0 = second_view = None
             if sample.kind == "segment":
                 stage = "regions"
@@ -259,7 +269,7 @@ class StepDataset:
                 mask, mask_0 = warp_mask(drawn, view), None if view_0 is None else warp_mask(drawn, view_0)
             elif sample.kind == "image":
                 rng = keyed_rng(seed, "augment:second", step, slot)
-                second_view = warp_image(
+                second_view = self._see(
                     picture, draw_augmentation(config.augment, height, width, config.image_size, rng)
                 )
             else:
@@ -327,7 +337,7 @@ def batches(
     dataset: StepDataset,
     first_step: int,
     last_step: int,
-    workers: int = 0,
+    workers: int | None = 0,
     *,
     prefetch: int = 2,
     timeout_seconds: float = 300.0,
@@ -340,28 +350,32 @@ def batches(
         dataset: Makes the batches.
         first_step: First step.
         last_step: Step after the last.
-        workers: Processes that make batches; 0 makes them here, when they are asked for.
-        prefetch: Batches that each worker makes ahead.
+        workers: Processes that make batches; 0 makes them here, when they are asked for; `None` makes them here, by a
+            thread, before they are.
+        prefetch: Batches that each worker, or the thread, makes ahead.
         timeout_seconds: A worker that sends nothing for so long, while it is waited for, is replaced.
 
     Raises:
         CorpusError: a batch lost all its samples.
         LoaderError: workers died or hung several times in a row at one step.
     """
-    if workers < 0 or prefetch < 1:
+    if (workers or 0) < 0 or prefetch < 1:
         raise ConfigError(f"workers = {workers} and prefetch = {prefetch} make no batches", where="train.workers")
     if workers == 0:
         for step in range(first_step, last_step):
             yield step, *dataset[step]
         return
-    made = make_steps(
-        dataset.__getitem__,
-        first_step,
-        last_step,
-        workers=workers,
-        prefetch=prefetch,
-        timeout_seconds=timeout_seconds,
-    )
+    if workers is None:
+        made = made_ahead(dataset.__getitem__, first_step, last_step, ahead=prefetch)
+    else:
+        made = make_steps(
+            dataset.__getitem__,
+            first_step,
+            last_step,
+            workers=workers,
+            prefetch=prefetch,
+            timeout_seconds=timeout_seconds,
+        )
     for step, (batch, bad) in enumerate(made, start=first_step):
         yield step, batch, bad
 

@@ -136,7 +136,7 @@ def _describe(row: dict[str, Any]) -> str:
     return (
         f"{losses}  std {row['std']:.2f}  acc {row['accuracy']:.2f}  align {row['alignment']:.2f} "
         f"unif {row['uniformity']:.2f}  lr {row['lr']:.1e}  {row['pairs_per_s']:.1f} pairs/s  "
-        f"wait {100 * row['data_wait_share']:.0f} %"
+        f"wait {100 * row['data_wait_share']:.1f} %"
     )
 
 

@@ -97,7 +97,12 @@ class TrainConfig(Config):
         description="Pairs of one process whose activations are held at once, so that a large batch fits a small "
         "device; the same gradient but for rounding, about a quarter more time. null = all at once. C",
     )
-    workers: int = Field(0, ge=0, description="Processes that make batches; 0 = the training process itself")
+    workers: int | None = Field(
+        None,
+        ge=0,
+        description="Processes that make batches; null = a thread of the training process, ahead of time; 0 = the "
+        "training process itself, between steps",
+    )
     threads: int | None = Field(None, gt=0, description="CPU threads of one process; null = torch's own choice")
     max_bad_share: float = Field(
         0.001, ge=0, le=1, description="Share of bad samples at which a run stops (never at fewer than 3). C: 0.1 %"

@@ -317,8 +317,8 @@ def test_a_step_is_the_same_every_time_and_in_every_order(make_dataset: Make) ->
     assert not same(make_dataset(image_pairs=True, seed=1)[0][0], expected[0])
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_workers_make_the_same_batches_bit_for_bit(make_dataset: Make, workers: int) -> None:
+@pytest.mark.parametrize("workers", [None, 1, 3])
+def test_workers_make_the_same_batches_bit_for_bit(make_dataset: Make, workers: int | None) -> None:
     dataset = make_dataset(image_pairs=True)
     expected = list(batches(dataset, 3, 10, workers=0))
     found = list(batches(dataset, 3, 10, workers=workers))
