@@ -8,17 +8,40 @@ Shape legend: T rows of the stream, S segments, D width, H heads, E width of a h
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from umif.errors import ConfigError
 from umif.models.attention import Segments, cls_attention, segment_attention
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    Block = Callable[[Any, Tensor, Segments], Tensor]
+
+# A compiled stream has a multiple of so many rows: kernels are made for sizes that such a number divides.
+ROWS_MULTIPLE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """How blocks run; what they compute stays the same.
+
+    Attributes:
+        recompute: Keep each block's input only, and compute its inside again in the backward pass.
+        compile: Backend of `torch.compile` for the blocks; `None` runs them as they are.
+        every_row: Compute every row of the last block, though CLS rows alone are read: the same numbers, more work.
+    """
+
+    recompute: bool = False
+    compile: str | None = None
+    every_row: bool = False
 
 
 def create_vit(
@@ -79,7 +102,13 @@ def fold_patch_kernel(
 
 
 def run_packed(
-    vit: nn.Module, stream_TD: Tensor, segments: Segments, *, cls_only: bool = True, block: int | None = None
+    vit: nn.Module,
+    stream_TD: Tensor,
+    segments: Segments,
+    *,
+    cls_only: bool = True,
+    block: int | None = None,
+    execution: Execution = Execution(),
 ) -> Tensor:
     """Run the blocks and the final norm over a packed stream.
 
@@ -89,14 +118,17 @@ def run_packed(
         segments: Where the segments lie.
         cls_only: Compute CLS rows only in the last block: exact, and 7 % fewer operations.
         block: Stop after this many blocks (1-based) and skip the final norm; `cls_only` must be off.
+        execution: How to run the blocks. The last one, of which CLS rows alone are computed, always runs as it is:
+            all that it does for every token is one norm and one matrix product.
 
     Shapes: returns (S, D) with `cls_only`, else (T, D).
     """
     blocks: list[Any] = list(vit.blocks)[:block]  # type: ignore[arg-type]
+    run = _runner(execution, stream_TD, segments)
     x: Tensor = vit.norm_pre(stream_TD)  # type: ignore[operator]
     for index, layer in enumerate(blocks):
         last = cls_only and index == len(blocks) - 1
-        x = (_cls_block if last else _block)(layer, x, segments)
+        x = (_cls_block if last else run)(layer, x, segments)
     if block is not None:
         return x
     out: Tensor = vit.norm(x)  # type: ignore[operator]
@@ -118,18 +150,51 @@ def run_packed_blocks(
             yield number, x
 
 
-def run_padded(vit: nn.Module, stream_TD: Tensor, segments: Segments) -> Tensor:
-    """The slow, obvious reference: pad every segment to the longest, mask the padding, call timm's own blocks.
+def run_padded(vit: nn.Module, stream_TD: Tensor, segments: Segments, length: int | None = None) -> Tensor:
+    """The slow, obvious reference: pad every segment, mask the padding, call timm's own blocks.
+
+    Args:
+        vit: The timm model.
+        stream_TD: Embedded tokens, each segment beginning with its CLS token.
+        segments: Where the segments lie.
+        length: Pad to so many tokens; to the longest segment unless told.
 
     Shapes: returns the CLS features (S, D).
     """
-    rows_SL, real_SL = segments.padded()
+    rows_SL, real_SL = segments.padded(length)
     x_SLD: Tensor = vit.norm_pre(stream_TD[rows_SL])  # type: ignore[operator]
     mask = real_SL[:, None, None, :].expand(-1, 1, real_SL.shape[1], -1)
     for layer in vit.blocks:  # type: ignore[union-attr]
         x_SLD = layer(x_SLD, attn_mask=mask)
     out: Tensor = vit.norm(x_SLD)[:, 0]  # type: ignore[operator]
     return out
+
+
+def _runner(execution: Execution, stream_TD: Tensor, segments: Segments) -> Block:
+    """How a whole block runs."""
+    kind = stream_TD.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else stream_TD.dtype
+    run: Block = _block
+    if execution.compile is not None and segments.one_operator(dtype):
+        run = _compiled(execution.compile)
+    if not (execution.recompute and torch.is_grad_enabled()):
+        return run
+
+    def again(layer: Any, x_TD: Tensor, segments: Segments) -> Tensor:
+        # Nothing random happens inside a block, so no random state need be kept.
+        out: Tensor = checkpoint(run, layer, x_TD, segments, use_reentrant=False, preserve_rng_state=False)
+        return out
+
+    return again
+
+
+@cache
+def _compiled(backend: str) -> Block:
+    """Compile the block, for any number of rows and segments: one graph serves all blocks of a network.
+
+    A whole graph or an error: a break would hand every block back to Python.
+    """
+    return torch.compile(_block, backend=backend, dynamic=True, fullgraph=True)
 
 
 def _block(layer: Any, x_TD: Tensor, segments: Segments) -> Tensor:

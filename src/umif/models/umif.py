@@ -24,7 +24,15 @@ from torch.distributed.tensor import DTensor
 from umif.config import Config
 from umif.errors import ConfigError, ShapeError
 from umif.models.attention import Segments
-from umif.models.packed import create_vit, fold_patch_kernel, run_packed, run_packed_blocks, run_padded
+from umif.models.packed import (
+    ROWS_MULTIPLE,
+    Execution,
+    create_vit,
+    fold_patch_kernel,
+    run_packed,
+    run_packed_blocks,
+    run_padded,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,6 +76,10 @@ def sine_cosine_2d(rows: int, columns: int, width: int) -> Tensor:
     return grid_RCD.flatten(0, 1)
 
 
+# Fields of `ModelConfig` that say how a network runs, not what it is: a run may go on with others.
+HOW_IT_RUNS = frozenset({"recompute", "compile"})
+
+
 class HeadConfig(Config):
     """A small MLP behind the CLS feature: width → hidden → out. Source: BYOL."""
 
@@ -97,6 +109,14 @@ class ModelConfig(Config):
     text_init: str | None = Field(None, description="Hub id or folder of a BERT whose word embeddings to start from")
     projector: HeadConfig | None = Field(None, description="MLP behind both networks. C: off")
     predictor: HeadConfig | None = Field(None, description="BYOL's predictor behind the student. C: off")
+    recompute: bool = Field(
+        False,
+        description="Keep each block's input only and compute its inside again in the backward pass (activation "
+        "checkpointing): less memory, more time, the same numbers. C: off",
+    )
+    compile: Literal["inductor", "aot_eager", "eager"] | None = Field(
+        None, description="torch.compile the blocks with this backend; inductor pays on CUDA, not on CPUs. C: off"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +144,7 @@ class TokenEncoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.execution = Execution(config.recompute, config.compile)
         overrides: dict[str, Any] = {"depth": config.depth, "embed_dim": config.width, "num_heads": config.heads}
         if config.random_init == "spread":
             overrides["weight_init"] = "jax"
@@ -218,8 +239,16 @@ class TokenEncoder(nn.Module):
         return torch.cat([part.float() if part.dtype != torch.float64 else part for part in parts])
 
     # ------------------------------------------------------------------------------------------- features
-    def encode_streams(self, table_RD: Tensor, streams: Sequence[Stream], packing: str = "packed") -> Tensor:
+    def encode_streams(
+        self, table_RD: Tensor, streams: Sequence[Stream], packing: str = "packed", length: int | None = None
+    ) -> Tensor:
         """CLS features of every segment of the streams, one stream after the other.
+
+        Args:
+            table_RD: The token table.
+            streams: What to read of it.
+            packing: `packed`, or `padded` for the reference.
+            length: What the reference pads to; the longest segment unless told.
 
         Shapes: table_RD (R, D) → (S, D), S counted over all streams.
         """
@@ -228,9 +257,18 @@ class TokenEncoder(nn.Module):
         for stream in streams:
             offsets.append(stream.offsets_S1[1:] + start)
             start += len(stream.rows_T)
-        segments = Segments(torch.cat(offsets).to(torch.int32), self.max_segment)
-        stream_TD = table_RD.index_select(0, rows_T)
-        features = (run_padded if packing == "padded" else run_packed)(self.vit, stream_TD, segments)
+        offsets_S1, longest, count = torch.cat(offsets).to(torch.int32), self.max_segment, None
+        if packing == "packed" and self.execution.compile is not None:
+            count, longest = len(offsets_S1) - 1, max(longest, ROWS_MULTIPLE)
+            rows_T, offsets_S1 = fill_up(rows_T, offsets_S1, ROWS_MULTIPLE)
+        segments, stream_TD = Segments(offsets_S1, longest), table_RD.index_select(0, rows_T)
+        if packing == "padded":
+            features = run_padded(self.vit, stream_TD, segments, length)
+        elif self.execution.every_row:
+            every_TD = run_packed(self.vit, stream_TD, segments, cls_only=False, execution=self.execution)
+            features = every_TD.index_select(0, segments.cls_S)[:count]
+        else:
+            features = run_packed(self.vit, stream_TD, segments, execution=self.execution)[:count]
         return features if self.projector is None else self.projector(features)
 
     def encode_images(self, images_NHW: Tensor, block: int | None = None) -> tuple[Tensor, Tensor]:
@@ -352,25 +390,32 @@ class UmiF(nn.Module):
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
 
     def forward(
-        self, batch: Batch, packing: Literal["packed", "padded"] = "packed", *, teacher: bool = True
+        self, batch: Batch, packing: Literal["packed", "gathered", "padded"] = "packed", *, teacher: bool = True
     ) -> Features:
         """Encode a batch.
 
-        `packing="padded"` is the obvious masked reference; both give the same numbers. `teacher=False` leaves the
-        teacher out.
+        Args:
+            batch: What to encode.
+            packing: `packed`; or `padded`, the obvious reference, in which either group has a place for every token
+                of the batch's longest pair, and places that it does not fill are masked; or `gathered`, which pads
+                groups to the longest group only. All give the same numbers.
+            teacher: Encode all tokens with the teacher, too; without, its features are empty.
 
         Raises:
             ConfigError: another `packing`.
         """
-        if packing not in ("packed", "padded"):
-            raise ConfigError(f"packing is 'packed' or 'padded', not {packing!r}")
+        if packing not in ("packed", "gathered", "padded"):
+            raise ConfigError(f"packing is 'packed', 'gathered' or 'padded', not {packing!r}")
+        how, length = packing, None
+        if packing != "packed":
+            how, length = "padded", max(batch.full.lengths) if packing == "padded" else None
         table_RD = self.student.embed(batch)
-        f_SD = self.student.encode_streams(table_RD, (batch.group1, batch.group0), packing)
+        f_SD = self.student.encode_streams(table_RD, (batch.group1, batch.group0), how, length)
         f1_BD, f0_BD = f_SD.split(len(batch))
         teacher_BD = f1_BD.new_empty(len(batch), 0)
         if teacher:
             with torch.inference_mode():
-                teacher_BD = self.teacher.encode_streams(self.teacher.embed(batch), (batch.full,), packing)
+                teacher_BD = self.teacher.encode_streams(self.teacher.embed(batch), (batch.full,), how)
             # A loss keeps it for its backward pass, which tensors made in inference mode are not for.
             teacher_BD = teacher_BD.clone()
         if self.predictor is None:
@@ -511,6 +556,19 @@ def load_word_embeddings(encoder: TokenEncoder, source: str) -> None:
 def _own_part(parameter: Tensor) -> Tensor:
     part: Tensor = parameter.to_local() if isinstance(parameter, DTensor) else parameter
     return part
+
+
+def fill_up(rows_T: Tensor, offsets_S1: Tensor, multiple: int) -> tuple[Tensor, Tensor]:
+    """Lengthen a stream to the next multiple by one more segment, of 1 to `multiple` copies of the table's first row.
+
+    Rows beyond the last offset must not exist: no kernel writes their gradients, and what happens to be in memory there
+    would count. Nothing reads the features of the segment that is added, so all its gradients are zero.
+
+    Shapes: returns (T', ) with T' a multiple of `multiple`, and (S + 2,).
+    """
+    rows = (len(rows_T) // multiple + 1) * multiple
+    last = offsets_S1.new_full((1,), rows)
+    return F.pad(rows_T, (0, rows - len(rows_T))), torch.cat([offsets_S1, last])
 
 
 def _head(width: int, config: HeadConfig) -> nn.Sequential:

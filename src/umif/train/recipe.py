@@ -27,6 +27,8 @@ FREE_KEYS = frozenset(
         "out",
         "evaluations",
         "acknowledged_leaks",
+        "model.compile",
+        "model.recompute",
         "train.log_every",
         "train.save_every",
         "train.save_every_seconds",

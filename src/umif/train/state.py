@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from umif.errors import CheckpointError
+from umif.models.umif import HOW_IT_RUNS
 from umif.train.checkpoint import load_state, load_tensors, save_checkpoint
 from umif.train.durable import DISK, Disk
 from umif.train.optim import load_optimizer_tensors, optimizer_tensors
@@ -69,7 +70,7 @@ class TrainState:
 
     def to_json(self) -> dict[str, Any]:
         """Return the counters and the model's config, so that a checkpoint says by itself what network it holds."""
-        return {**self.counters(), "model": self.model.config.model_dump(mode="json")}
+        return {**self.counters(), "model": self.model.config.model_dump(mode="json", exclude=set(HOW_IT_RUNS))}
 
     def save(self, run: Path, *, keep: int = 2, disk: Disk = DISK) -> Path:
         """Write a checkpoint; see `save_checkpoint`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from umif.cli.bench.input import bench_input
+from umif.cli.bench.step import step
 
 bench = typer.Typer(
     help="Speed, memory and fraction of the hardware's limit, beside the baselines.",
@@ -12,4 +13,5 @@ bench = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+bench.command("step")(step)
 bench.command("input")(bench_input)
