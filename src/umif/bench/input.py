@@ -31,7 +31,7 @@ from umif.bench.timing import paired_ratio, take_turns
 from umif.corpus import Corpus, add_pixels, prepare
 from umif.imaging import AugmentConfig, centre_view, decode_jpeg_grey, draw_augmentation, warp_image
 from umif.imaging.device import Unwarped, stack_unwarped
-from umif.rng import keyed_rng
+from umif.rng import brief_rng, keyed_rng
 from umif.tokens import DataConfig, StepDataset, TextTokenizer, batches, vocabulary_texts
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _own(stored: Corpus, copied: Corpus, count: int, size: int) -> dict[tuple[st
         found = []
         for slot, picture in enumerate(read(corpus)):
             height, width = picture.shape
-            drawn = draw_augmentation(config, height, width, size, keyed_rng(0, "augment", 0, slot))
+            drawn = draw_augmentation(config, height, width, size, brief_rng(0, "augment", 0, slot))
             found.append(warp_image(picture, drawn))
         return found
 

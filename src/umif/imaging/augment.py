@@ -82,7 +82,7 @@ def draw_augmentation(
 
     Shapes: the picture that it is for: (height, width). Units: pixels.
     """
-    area, ratio, across, down, angle, shift, slope, mirror = rng.random(DRAWS)
+    area, ratio, across, down, angle, shift, slope, mirror = rng.random(DRAWS).tolist()
     if not config.enabled:
         return centre_view(height, width, out_size)
     crop_width, crop_height = _crop_size(config, height, width, area, ratio)

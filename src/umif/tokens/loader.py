@@ -24,7 +24,7 @@ from umif.imaging import AugmentConfig, decode_jpeg_grey, draw_augmentation, war
 from umif.imaging.device import leave_unwarped
 from umif.language import write_passage
 from umif.language.templates import Wordiness  # noqa: TC001 - pydantic reads the annotation
-from umif.rng import keyed_rng
+from umif.rng import brief_rng
 from umif.tokens.batch import Batch, Example, pack
 from umif.tokens.grouping import draw_groups, draw_ratio
 from umif.tokens.prefetch import made_ahead
@@ -258,7 +258,7 @@ class StepDataset:
             height, width = picture.shape
             stage = "augment"
             view = draw_augmentation(
-                config.augment, height, width, config.image_size, keyed_rng(seed, "augment", step, slot)
+                config.augment, height, width, config.image_size, brief_rng(seed, "augment", step, slot)
             )
             view_0 = self._view_of_group_0(step, sample, view, height, width)
             image, image_0 = self._see(picture, view), None if view_0 is None else self._see(picture, view_0)
@@ -268,19 +268,19 @@ class StepDataset:
                 drawn = draw_regions(_finite(sample.pair["regions"]), height, width)
                 mask, mask_0 = warp_mask(drawn, view), None if view_0 is None else warp_mask(drawn, view_0)
             elif sample.kind == "image":
-                rng = keyed_rng(seed, "augment:second", step, slot)
+                rng = brief_rng(seed, "augment:second", step, slot)
                 second_view = self._see(
                     picture, draw_augmentation(config.augment, height, width, config.image_size, rng)
                 )
             else:
                 stage = "text"
-                text = self._text(sample, keyed_rng(seed, "template", step, slot))
+                text = self._text(sample, brief_rng(seed, "template", step, slot))
                 text_ids = self.tokenizer.encode(text, config.max_text_tokens)
             stage = "group"
             patches = (config.image_size // config.patch_size) ** 2
-            ratio = draw_ratio(config.p_separate, keyed_rng(seed, "ratio", step, slot))
+            ratio = draw_ratio(config.p_separate, brief_rng(seed, "ratio", step, slot))
             count = patches if text_ids is None else len(text_ids)
-            bits = draw_groups(patches, count, ratio, keyed_rng(seed, "groups", step, slot))
+            bits = draw_groups(patches, count, ratio, brief_rng(seed, "groups", step, slot))
         except _BAD as error:
             return self._bad(sample, stage, error)
         return Example(sample.kind, sample.row, slot, ratio, bits, image, text_ids, mask, second_view, image_0, mask_0)
@@ -292,7 +292,7 @@ class StepDataset:
         config = self.config
         if config.views == "shared" or sample.kind == "image":
             return None
-        rng = keyed_rng(self.seed, "augment:group 0", step, sample.slot)
+        rng = brief_rng(self.seed, "augment:group 0", step, sample.slot)
         other = draw_augmentation(config.augment, height, width, config.image_size, rng)
         return replace(view, gain=other.gain, bias=other.bias) if config.views == "exposures" else other
 
