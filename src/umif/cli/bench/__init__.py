@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import typer
 
+from umif.cli.bench.scale import scale
+
 bench = typer.Typer(
     help="Speed, memory and fraction of the hardware's limit, beside the baselines.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+bench.command("scale")(scale)
