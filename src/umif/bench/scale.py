@@ -148,14 +148,15 @@ def measure(
     """Time steps of one global batch on this machine, shared out to so many processes over gloo.
 
     Efficiency is the rate over that of one process, per process; where there are fewer cores than processes, cores
-    are what is missing.
+    are what is missing, and where others work on the machine their share is. `work` is free of both: processor time of
+    one process over that of all, for the same step.
     """
     parameters, width = _size(load)
     results: list[dict[str, Any]] = []
     with Bar(progress) as bar:
         bar.start("steps on many processes", len(processes))
         for count in processes:
-            seconds = _seconds(count, load, rounds, threads)
+            seconds, spent = _seconds(count, load, rounds, threads)
             sent = traffic(parameters, width, load.pairs, count)
             row: dict[str, Any] = {
                 "processes": count,
@@ -170,6 +171,7 @@ def measure(
     for row in results:
         speedup = None if alone is None else row["pairs_per_s"] / alone["pairs_per_s"]
         row |= {"speedup": speedup, "efficiency": None if speedup is None else speedup / row["processes"]}
+        row["work"] = None if alone is None else alone["processor_s"] / row["processor_s"]
     return results
 
 
@@ -194,7 +196,7 @@ def _size(load: Load) -> tuple[int, int]:
     return sum(parameter.numel() for parameter in trainable(model).values()), model.student.width
 
 
-def _seconds(count: int, load: Load, rounds: int, threads: int) -> float:
+def _seconds(count: int, load: Load, rounds: int, threads: int) -> tuple[float, float]:
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     with socket.socket() as probe:
@@ -207,10 +209,10 @@ def _seconds(count: int, load: Load, rounds: int, threads: int) -> float:
     for worker in workers:
         worker.start()
     try:
-        seconds: float = queue.get(timeout=3600)
+        wall, processor = queue.get(timeout=3600)
     finally:
         for worker in workers:
             worker.join(60)
             if worker.is_alive():
                 worker.kill()
-    return seconds
+    return wall, processor

@@ -99,7 +99,11 @@ def model_config(load: Load) -> ModelConfig:
 
 
 def time_process(rank: int, world_size: int, port: int, load: Load, rounds: int, threads: int, queue: Any) -> None:
-    """Body of a process: do steps with the others; the first one puts the median of their seconds in the queue."""
+    """Body of a process: do steps with the others.
+
+    The first one puts into the queue the median of the steps' seconds on the wall, and the mean of their seconds of
+    processor time, over all processes.
+    """
     import torch
 
     from umif.train.distributed import joined
@@ -109,12 +113,14 @@ def time_process(rank: int, world_size: int, port: int, load: Load, rounds: int,
     os.environ.update({name: str(value) for name, value in where.items()})
     with joined("cpu") as processes:
         stepper = build_stepper(load, processes)
-        seconds = []
+        seconds, spent = [], []
         for step in range(rounds + 1):
             batch = mixed_pairs(load, step, rank, world_size)
             processes.total([0])  # all begin together
-            start = time.perf_counter()
+            start, worked = time.perf_counter(), time.process_time()
             stepper.step(step, batch, [], stop=False, save=False)
             seconds.append(time.perf_counter() - start)
+            spent.append(time.process_time() - worked)
+        (work,) = processes.total([statistics.mean(spent[1:])])
         if processes.is_main:
-            queue.put(statistics.median(seconds[1:]))
+            queue.put((statistics.median(seconds[1:]), work))

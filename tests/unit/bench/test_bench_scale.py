@@ -70,10 +70,13 @@ def test_shared_pairs_are_those_of_one_process() -> None:
     torch.testing.assert_close(whole.images_NHW[1::2], parts[1].images_NHW)
 
 
+@pytest.mark.slow
 def test_processes_are_measured_against_one() -> None:
     rows = measure([1, 2], LOAD, rounds=1)
     assert [row["processes"] for row in rows] == [1, 2]
     assert rows[0]["efficiency"] == 1.0
+    assert rows[0]["work"] == 1.0
+    assert rows[1]["work"] == pytest.approx(rows[0]["processor_s"] / rows[1]["processor_s"])
     assert rows[1]["efficiency"] == pytest.approx(rows[0]["seconds"] / rows[1]["seconds"] / 2)
 
 

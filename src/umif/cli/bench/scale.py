@@ -56,12 +56,17 @@ def _show(found: dict[str, Any]) -> None:
             row["processes"],
             f"{row['pairs_per_s']:.1f}",
             _share(row["efficiency"]),
+            _share(row["work"]),
             f"{row['sent_bytes'] / 2**20:.2f}",
             row["messages"],
         )
         for row in found["results"]
     ]
-    _table("Measured here", ["processes", "pairs/s", "efficiency", "MiB a process sends a step", "messages"], rows)
+    _table(
+        "Measured here",
+        ["processes", "pairs/s", "efficiency", "… in processor time", "MiB a process sends", "messages"],
+        rows,
+    )
     for title, key in (("2,048 pairs shared out", "same_batch"), ("256 pairs on each GPU", "same_share")):
         rows = [
             (
