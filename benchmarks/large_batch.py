@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -27,9 +26,6 @@ import torch
 from umif.bench.hardware import describe_hardware
 from umif.bench.scale_run import Load, build_stepper, mixed_pairs
 from umif.train.distributed import joined
-
-# As a run sets it: batches differ in their number of tokens, and oneDNN keeps what it compiled for each.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 LARGE = Load(image_size=64, width=96, depth=4, heads=3)
 SMALL = Load(pairs=16, image_size=32, width=32, depth=2, heads=2, chunk_pairs=4)

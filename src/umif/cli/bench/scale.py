@@ -64,7 +64,7 @@ def _show(found: dict[str, Any]) -> None:
     ]
     _table(
         "Measured here",
-        ["processes", "pairs/s", "efficiency", "… in processor time", "MiB a process sends", "messages"],
+        ["processes", "pairs/s", "efficiency", "work", "MiB sent", "messages"],
         rows,
     )
     for title, key in (("2,048 pairs shared out", "same_batch"), ("256 pairs on each GPU", "same_share")):
