@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from umif.config import Config
 from umif.errors import ConfigError, ShapeError
@@ -554,7 +553,9 @@ def load_word_embeddings(encoder: TokenEncoder, source: str) -> None:
 
 
 def _own_part(parameter: Tensor) -> Tensor:
-    part: Tensor = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+    # Asked for by name: the class of sharded tensors takes a second to import, and most who encode have none.
+    to_local = getattr(parameter, "to_local", None)
+    part: Tensor = parameter if to_local is None else to_local()
     return part
 
 

@@ -198,11 +198,13 @@ def _look(run: Run, state: TrainState, outcome: Outcome, watch: Stopwatch, log: 
 
 
 def _save(run: Run, state: TrainState, log: RunLog | None) -> None:
+    tensors = state.gathered(keep=run.folder is not None)
+
     def write() -> None:
         if log is not None and run.folder is not None:
             # Rows first: a checkpoint says that all its steps are in the log.
             log.sync()
-            state.save(run.folder.path, keep=run.recipe.train.keep)
+            state.save(run.folder.path, keep=run.recipe.train.keep, tensors=tensors)
 
     run.processes.on_main(write)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from umif.errors import CheckpointError
+from umif.train.shard import like, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,11 +88,11 @@ def load_optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, t
         if parameter is None or (value.ndim and value.shape != parameter.shape):
             raise CheckpointError(f"the optimiser's {full!r} fits no parameter of the model", where="optimizer")
         # Step counts stay on the CPU unless AdamW is fused on a GPU, which keeps them beside the moments.
-        optimizer.state[parameter][key] = value.to(parameter.device, copy=True)
+        optimizer.state[parameter][key] = like(value, parameter)
 
 
 def clip_gradients(model: nn.Module, largest: float | None) -> Tensor:
     """Scale the student's whole gradient to a norm of at most `largest`; return the norm it had, ()."""
     parameters = list(trainable(model).values())
     limit = math.inf if largest is None else largest
-    return torch.nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
+    return whole(torch.nn.utils.clip_grad_norm_(parameters, limit, foreach=True))

@@ -37,6 +37,7 @@ FREE_KEYS = frozenset(
         "train.dtype",
         "train.workers",
         "train.threads",
+        "train.shard",
         "train.tensorboard",
         "train.max_bad_share",
         "train.collapse_std",
@@ -92,6 +93,11 @@ class TrainConfig(Config):
         "auto",
         description="auto = bf16 autocast where the device computes in it (CUDA, CPUs with AVX512-BF16 or AMX), "
         "else fp32. Losses are fp32 always. C",
+    )
+    shard: Literal["none", "full"] = Field(
+        "none",
+        description="full = weights' averages, gradients and moments are shared out to processes (FSDP2), for networks "
+        "that do not fit otherwise; may change when a run goes on. C: none",
     )
     chunk_pairs: int | None = Field(
         None,

@@ -14,6 +14,7 @@ from umif.models.umif import HOW_IT_RUNS
 from umif.train.checkpoint import load_state, load_tensors, save_checkpoint
 from umif.train.durable import DISK, Disk
 from umif.train.optim import load_optimizer_tensors, optimizer_tensors
+from umif.train.shard import is_sharded, like, release, whole_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import torch
 
     from umif.models.umif import UmiF
+
+    _Groups = dict[str, dict[str, torch.Tensor]]
 
 _COUNTERS = (
     "step",
@@ -72,13 +75,20 @@ class TrainState:
         """Return the counters and the model's config, so that a checkpoint says by itself what network it holds."""
         return {**self.counters(), "model": self.model.config.model_dump(mode="json", exclude=set(HOW_IT_RUNS))}
 
-    def save(self, run: Path, *, keep: int = 2, disk: Disk = DISK) -> Path:
-        """Write a checkpoint; see `save_checkpoint`."""
-        tensors = {
-            "model": self.model.state_dict(),
-            "optimizer": optimizer_tensors(self.model, self.optimizer),
-        }
-        return save_checkpoint(run, self.step, tensors, self.to_json(), keep=keep, disk=disk)
+    def save(self, run: Path, *, keep: int = 2, disk: Disk = DISK, tensors: _Groups | None = None) -> Path:
+        """Write a checkpoint; see `save_checkpoint`. `tensors` are those of `gathered`, where the model is sharded."""
+        return save_checkpoint(run, self.step, tensors or self._tensors(), self.to_json(), keep=keep, disk=disk)
+
+    def gathered(self, *, keep: bool) -> _Groups | None:
+        """Gather a sharded model's tensors where `keep` is set, with every process's part; otherwise `None`."""
+        if not is_sharded(self.model):
+            return None
+        groups = {name: whole_tensors(group, keep=keep) for name, group in self._tensors().items()}
+        return groups if keep else None
+
+    def _tensors(self) -> _Groups:
+        release(self.model)
+        return {"model": self.model.state_dict(), "optimizer": optimizer_tensors(self.model, self.optimizer)}
 
     def restore(self, checkpoint: Path) -> None:
         """Take everything from a verified checkpoint.
@@ -93,7 +103,9 @@ class TrainState:
         if set(saved) != set(mine):
             raise CheckpointError(f"state.json holds {sorted(saved)} and should hold {sorted(mine)}", where=checkpoint)
         try:
-            self.model.load_state_dict(load_tensors(checkpoint, "model"))
+            own = self.model.state_dict()
+            loaded = load_tensors(checkpoint, "model")
+            self.model.load_state_dict({k: like(v, own[k]) if k in own else v for k, v in loaded.items()})
         except RuntimeError as error:
             raise CheckpointError(f"the weights do not fit the model: {error}", where=checkpoint) from None
         load_optimizer_tensors(self.model, self.optimizer, load_tensors(checkpoint, "optimizer"))

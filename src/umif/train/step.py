@@ -20,9 +20,11 @@ from umif.objectives import compute_losses, gather_features
 from umif.train.chunks import join_features, send_back, split_batch
 from umif.train.gradients import GradientSum
 from umif.train.optim import clip_gradients, learning_rate, teacher_momentum
+from umif.train.shard import is_sharded, one_backward, quiet_forward
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from torch import Tensor
 
@@ -76,7 +78,8 @@ class Stepper:
     def __init__(self, run: Run, state: TrainState, *, ahead: bool | None = None) -> None:
         self.run, self.state = run, state
         self.ahead = run.processes.device.type != "cpu" if ahead is None else ahead
-        self._sum = GradientSum(state.model, run.processes.world_size)
+        self._sharded = is_sharded(state.model)
+        self._sum = None if self._sharded else GradientSum(state.model, run.processes.world_size)
         self._capacity = -(-run.recipe.batch_size // run.processes.world_size)
         self._patches = math.prod(state.model.student.grid)
 
@@ -159,7 +162,8 @@ class Stepper:
 
     def _encode(self, batch: Batch, *, teacher: bool = True) -> Features:
         run = self.run
-        with torch.autocast(run.processes.device.type, dtype=torch.bfloat16, enabled=run.dtype == "bf16"):
+        autocast = torch.autocast(run.processes.device.type, dtype=torch.bfloat16, enabled=run.dtype == "bf16")
+        with autocast, quiet_forward() if self._sharded else nullcontext():
             features: Features = self.state.model(batch, teacher=teacher)
         return features
 
@@ -167,17 +171,22 @@ class Stepper:
         """Leave the gradient of the whole loss, summed over processes and clipped; return the norm it had, ()."""
         self.state.optimizer.zero_grad(set_to_none=True)
         if not forward.chunks:
-            with self._sum.during_backward():
+            with self._summed(last=True):
                 forward.losses["total"].backward()
         else:
             forward.losses["total"].backward()
             first = 0
             for index, chunk in enumerate(forward.chunks):
-                last = index == len(forward.chunks) - 1
-                with self._sum.during_backward() if last else nullcontext():
+                with self._summed(last=index == len(forward.chunks) - 1):
                     send_back(self._encode(chunk, teacher=False), forward.local, first)
                 first += len(chunk)
         return clip_gradients(self.state.model, self.run.recipe.optim.clip)
+
+    def _summed(self, *, last: bool) -> AbstractContextManager[None]:
+        """Around a backward pass: sum gradients over processes in the last one of a step."""
+        if self._sum is None:
+            return one_backward(self.state.model, last=last)
+        return self._sum.during_backward() if last else nullcontext()
 
 
 @dataclass(frozen=True, slots=True)

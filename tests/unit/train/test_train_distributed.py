@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ import torch
 
 from train_runs import finish, make_corpus, run_many, start, start_many, steps_done, tiny_recipe, train, wait_for_step
 from umif.errors import ConfigError
+from umif.objectives import compute_losses
 from umif.train.checkpoint import latest_checkpoint, load_tensors
 from umif.train.distributed import joined
 from umif.train.runfolder import read_log, read_run_json
@@ -18,6 +21,8 @@ from umif.train.step import Stepper
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from umif.models.umif import Features
 
 STEPS = 5
 # 9 pairs: processes hold 5 and 4, or 3, 2, 2 and 2, as after a bad sample.
@@ -75,6 +80,50 @@ def test_chunks_train_as_whole_batches(corpus: Path, alone: Path, tmp_path: Path
     run = tmp_path / "run"
     assert run_many(recipe_of(corpus, run, chunk_pairs=2), world_size) == [0] * world_size
     assert_same_training(alone, run)
+
+
+@pytest.mark.parametrize("chunk_pairs", [None, 2], ids=["whole", "chunks"])
+def test_shards_train_as_copies_and_load_on_other_processes(
+    corpus: Path, alone: Path, tmp_path: Path, chunk_pairs: int | None
+) -> None:
+    """Width 48 and 3 heads share out unevenly over 2 processes, and over 4 some get nothing of a parameter."""
+    run = tmp_path / "run"
+    recipe = recipe_of(corpus, run, shard="full", save_every=1, keep=10, chunk_pairs=chunk_pairs)
+    assert run_many(recipe, 2) == [0, 0]
+    assert_same_training(alone, run)
+    for step in (3, 4, 5):
+        shutil.rmtree(run / f"checkpoints/step-0000000{step}")
+    # From step 2 on: four parts instead of two; then none.
+    assert run_many(recipe, 4) == [0] * 4
+    assert_same_training(alone, run)
+    shutil.rmtree(run / "checkpoints/step-00000005")
+    recipe["train"]["shard"] = "none"
+    assert run_many(recipe, 1) == [0]
+    assert_same_training(alone, run)
+
+
+def break_third_loss(recipe: dict[str, Any], environment: dict[str, str]) -> None:
+    """Body of a process: train with NaN in the third step."""
+    calls = []
+
+    def broken(features: Features, spec: Any) -> dict[str, torch.Tensor]:
+        calls.append(spec)
+        factor = math.nan if len(calls) == 3 else 1.0
+        return {name: loss * factor for name, loss in compute_losses(features, spec).items()}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("umif.train.step.compute_losses", broken)
+        train(recipe, environment)
+
+
+def test_shards_stay_as_they_are_where_a_loss_is_nan(corpus: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    recipe = recipe_of(corpus, run, shard="full", save_every=1, keep=10)
+    assert run_many(recipe, 2, break_third_loss) == [0, 0]
+    for name in ("model", "optimizer"):
+        before, after, later = (load_tensors(run / f"checkpoints/step-0000000{k}", name) for k in (2, 3, 4))
+        assert all(torch.equal(before[key], after[key]) for key in before)
+        assert not all(torch.equal(after[key], later[key]) for key in after)
 
 
 def train_ahead(recipe: dict[str, Any], environment: dict[str, str]) -> None:

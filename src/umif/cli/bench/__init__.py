@@ -6,6 +6,7 @@ import typer
 
 from umif.cli.bench.input import bench_input
 from umif.cli.bench.step import step
+from umif.cli.bench.scale import scale
 
 bench = typer.Typer(
     help="Speed, memory and fraction of the hardware's limit, beside the baselines.",
@@ -15,3 +16,4 @@ bench = typer.Typer(
 
 bench.command("step")(step)
 bench.command("input")(bench_input)
+bench.command("scale")(scale)
