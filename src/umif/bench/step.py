@@ -157,9 +157,10 @@ def _products(dtype: str, device: str) -> tuple[Callable[[], object], float]:
 
 def _memory(setting: Setting, variant: str, dtype: str, threads: int) -> tuple[float, float]:
     """Peak memory of two steps in a fresh process, and what model, gradients' space aside, held before them. MiB."""
-    # Forked from a process that has imported everything and computed nothing: as fresh as a spawned one, and quicker.
+    # Forked from a process that has imported what takes long and computed nothing: as fresh as a spawned one, and
+    # quicker. Nothing that opens a corpus is imported there, since that must not be forked.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(["timm", "umif.models", "umif.objectives"])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(peak_memory, setting, variant, dtype, threads).result()
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor  # torch reads the operators' annotations
 from torch._dynamo.utils import counters
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from umif.models import ModelConfig, Segments, UmiF, build_model
@@ -329,3 +330,17 @@ def test_our_operator_keeps_to_the_rules_of_torchs_registry() -> None:
     qkv = torch.randn(7, 3, 2, 8, requires_grad=True)
     offsets = torch.tensor([0, 3, 3, 7], dtype=torch.int32)
     torch.library.opcheck(attention_module._loop_attention, (qkv, offsets))
+
+
+def test_torchs_own_varlen_attn_takes_what_we_give_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Shapes and types alone, on a device that need not be there: the real operator's own rules.
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    with FakeTensorMode():
+        qkv = torch.empty(10, 3, 2, 64, dtype=torch.bfloat16, device="cuda")
+        segments = Segments(torch.empty(4, dtype=torch.int32, device="cuda"), 453)
+        assert segments.one_operator(torch.bfloat16)
+        assert not segments.one_operator(torch.float32)
+        out = segment_attention(qkv, segments)
+        single = cls_attention(qkv[segments.cls_S, 0], qkv[:, 1:], segments)
+        assert (out.shape, out.device.type) == ((10, 2, 64), "cuda")
+        assert single.shape == (3, 2, 64)
