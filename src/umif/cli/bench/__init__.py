@@ -5,8 +5,8 @@ from __future__ import annotations
 import typer
 
 from umif.cli.bench.input import bench_input
-from umif.cli.bench.step import step
 from umif.cli.bench.scale import scale
+from umif.cli.bench.step import step
 
 bench = typer.Typer(
     help="Speed, memory and fraction of the hardware's limit, beside the baselines.",
