@@ -18,6 +18,7 @@ import typer
 
 from umif import __version__
 from umif.cli.arguments import dataset_source, percent, spread_lists
+from umif.cli.bench import bench
 from umif.cli.embed import embed
 from umif.cli.output import (
     plain,
@@ -396,6 +397,7 @@ def report(
 
 app.command()(embed)
 app.command()(search)
+app.add_typer(bench, name="bench")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
