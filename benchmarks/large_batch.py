@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -23,25 +22,21 @@ from typing import Any
 
 import torch
 
-from umif.bench.hardware import describe_hardware
-from umif.bench.scale_run import Load, build_stepper, mixed_pairs
+from umif.bench.hardware import describe_hardware, memory_mib
+from umif.bench.scale_run import Load, build_stepper, shared_pairs
 from umif.train.distributed import joined
+from umif.train.start import limit_onednn
 
 LARGE = Load(image_size=64, width=96, depth=4, heads=3)
 SMALL = Load(pairs=16, image_size=32, width=32, depth=2, heads=2, chunk_pairs=4)
-
-
-def resident_mib() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
 
 
 def one_size(pairs: int, chunk: int, gradient: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     with joined("cpu") as processes:
         stepper = build_stepper(replace(LARGE, pairs=pairs, chunk_pairs=chunk), processes)
-        batch = mixed_pairs(replace(LARGE, pairs=pairs), seed=0)
-        before, start = resident_mib(), time.process_time()
+        batch = shared_pairs(replace(LARGE, pairs=pairs), seed=0)
+        before, start = memory_mib("VmRSS"), time.process_time()
         outcome = stepper.step(0, batch, [], stop=False, save=False)
         first = torch.cat([p.grad.flatten() for p in stepper.state.model.parameters() if p.grad is not None])
         stepper.step(1, batch, [], stop=False, save=False)
@@ -51,7 +46,7 @@ def one_size(pairs: int, chunk: int, gradient: Path) -> dict[str, Any]:
     whole = torch.load(gradient, weights_only=True)
     return {
         "chunk_pairs": chunk,
-        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - before),
+        "peak_mib": round(memory_mib("VmHWM") - before),
         "cpu_s_per_step": round(seconds, 2),
         "loss": outcome.row["losses"]["total"],
         "gradient_difference": float((first - whole).norm() / whole.norm()),
@@ -64,9 +59,9 @@ def many_steps(steps: int) -> list[dict[str, float]]:
     with joined("cpu") as processes:
         stepper = build_stepper(SMALL, processes, steps=steps)
         for step in range(steps):
-            stepper.step(step, mixed_pairs(SMALL, step), [], stop=False, save=False)
+            stepper.step(step, shared_pairs(SMALL, step), [], stop=False, save=False)
             if (step + 1) % max(1, steps // 10) == 0:
-                rows.append({"step": step + 1, "resident_mib": round(resident_mib(), 1)})
+                rows.append({"step": step + 1, "resident_mib": round(memory_mib("VmRSS"), 1)})
     return rows
 
 
@@ -79,6 +74,7 @@ def main() -> None:
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--gradient", type=Path, default=Path("/tmp/large_batch_gradient.pt"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    limit_onednn()  # as every run does
     if options.one is not None:
         print(json.dumps(one_size(options.pairs, options.one, options.gradient)))
         return

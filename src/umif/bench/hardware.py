@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from umif.errors import ConfigError
+
 if TYPE_CHECKING:
     import torch
 
@@ -68,6 +70,24 @@ def clock(device: str = "cpu") -> float:
         return time.process_time() / torch.get_num_threads()
     torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def memory_mib(key: str) -> float:
+    """Return one of this process's memory figures: `VmRSS`, what it holds, or `VmHWM`, the most that it held. MiB.
+
+    The kernel's `ru_maxrss` would include the parent's, before `exec`.
+
+    Raises:
+        ConfigError: this system does not tell.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) / 1024
+    raise ConfigError("this system does not tell a process's peak memory", fix="measure without memory")
 
 
 def _processor() -> str:

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from umif.tokens.batch import Batch, Example, pack
-from umif.tokens.grouping import draw_groups, draw_ratio
+from umif.bench.pairs import mixed_batch
 
 if TYPE_CHECKING:
     from umif.models.umif import ModelConfig
+    from umif.tokens.batch import Batch
     from umif.train.distributed import Processes
     from umif.train.step import Stepper
 
@@ -44,26 +42,11 @@ class Load:
     chunk_pairs: int | None = None
 
 
-def mixed_pairs(load: Load, seed: int, rank: int = 0, world_size: int = 1) -> Batch:
-    """Return a process's slots of a global batch: three quarters texts of 16 to 128 tokens, one quarter masks."""
-    side, patches, examples = load.image_size, (load.image_size // 16) ** 2, []
-    for slot in range(rank, load.pairs, world_size):
-        rng = np.random.default_rng([seed, slot])
-        masked, length = slot % 4 == 3, int(np.clip(round(rng.normal(60, 22)), 16, 128))
-        ratio = draw_ratio(0.2, rng)
-        examples.append(
-            Example(
-                kind="segment" if masked else "report",
-                pair=slot,
-                slot=slot,
-                ratio=ratio,
-                bits=draw_groups(patches, patches if masked else length, ratio, rng),
-                image=rng.integers(0, 256, (side, side), dtype=np.uint8),
-                text_ids=None if masked else rng.integers(0, VOCABULARY, length),
-                mask=rng.integers(0, 256, (side, side, 3), dtype=np.uint8) if masked else None,
-            )
-        )
-    return pack(examples, patch_size=16)
+def shared_pairs(load: Load, seed: int, rank: int = 0, world_size: int = 1) -> Batch:
+    """Return a process's slots of the global batch of this load."""
+    return mixed_batch(
+        seed, load.pairs, image_size=load.image_size, vocab_size=VOCABULARY, rank=rank, world_size=world_size
+    )
 
 
 def build_stepper(load: Load, processes: Processes, *, steps: int = 10_000, dtype: str = "fp32") -> Stepper:
@@ -115,7 +98,7 @@ def time_process(rank: int, world_size: int, port: int, load: Load, rounds: int,
         stepper = build_stepper(load, processes)
         seconds, spent = [], []
         for step in range(rounds + 1):
-            batch = mixed_pairs(load, step, rank, world_size)
+            batch = shared_pairs(load, step, rank, world_size)
             processes.total([0])  # all begin together
             start, worked = time.perf_counter(), time.process_time()
             stepper.step(step, batch, [], stop=False, save=False)

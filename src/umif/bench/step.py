@@ -9,13 +9,12 @@ from __future__ import annotations
 import multiprocessing
 import statistics
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pydantic import Field
 
-from umif.bench.hardware import describe_hardware
+from umif.bench.hardware import describe_hardware, memory_mib
 from umif.bench.step_ways import DTYPES, OURS, RIVALS, Setting, Way, Ways, installed
 from umif.bench.timing import paired_ratio, take_turns
 from umif.config import Config
@@ -173,16 +172,8 @@ def peak_memory(setting: Setting, variant: str, dtype: str, threads: int) -> tup
     torch.set_num_threads(threads)
     way = Ways(setting).make(variant, dtype)
     cuda = setting.device != "cpu"
-    before = torch.cuda.memory_allocated(setting.device) / _MIB if cuda else _status("VmRSS")
+    before = torch.cuda.memory_allocated(setting.device) / _MIB if cuda else memory_mib("VmRSS")
     for _ in range(2):
         way()
-    peak = torch.cuda.max_memory_allocated(setting.device) / _MIB if cuda else _status("VmHWM")
+    peak = torch.cuda.max_memory_allocated(setting.device) / _MIB if cuda else memory_mib("VmHWM")
     return round(peak, 1), round(before, 1)
-
-
-def _status(key: str) -> float:
-    """One of this process's memory figures, MiB. The kernel's `ru_maxrss` would include the parent's, before `exec`."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) / 1024
-    raise ConfigError("this system does not tell a process's peak memory", fix="measure without memory")

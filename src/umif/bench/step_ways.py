@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from umif.bench.flops import Stack, ideal_step, linear, umif_step
-from umif.bench.step_batch import mixed_batch
+from umif.bench.pairs import mixed_batch
 from umif.models import ModelConfig, build_model
 from umif.models.packed import Execution
 from umif.objectives import PAPER, compute_losses

@@ -11,6 +11,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from umif.corpus.mirror import corpus_folder
 from umif.errors import CollapseError, CorpusError, NonFiniteError
 from umif.tokens.loader import batches
 from umif.train.distributed import joined
@@ -77,6 +78,8 @@ def pretrain(recipe: Recipe, *, resume: bool = True, progress: bool = True) -> P
         CollapseError: all features became alike.
         StorageError: the disk refused a write.
     """
+    # What is behind a URL is fetched once; run.json then names the copy, as whoever looks the corpus up later needs it.
+    recipe = recipe.model_copy(update={"corpus": corpus_folder(recipe.corpus)})
     with (
         joined(recipe.train.device) as processes,
         StopRequest() as stop,

@@ -167,6 +167,16 @@ def _computes_bf16(device: torch.device) -> bool:
     return bool(device.type == "cpu" and (cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported()))
 
 
+def limit_onednn() -> None:
+    """Have oneDNN keep few of the products that it compiled; a user's own setting stands.
+
+    Every batch has another number of tokens, and it would keep one for each: gigabytes in a thousand steps. It reads
+    this when it is first used.
+    """
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, "64")
+
+
 @contextmanager
 def _reproducible(threads: int, device: torch.device) -> Iterator[None]:
     """Compute with so many threads and, on a CPU, sum in a fixed order; leave the caller's settings as they were.
@@ -183,10 +193,7 @@ def _reproducible(threads: int, device: torch.device) -> Iterator[None]:
         mode.fill_uninitialized_memory,
     )
     torch.set_num_threads(threads)
-    # Every batch has another number of tokens, and oneDNN keeps what it compiled for each: gigabytes in a thousand
-    # steps. It reads these when it is first used; a user's own setting stands.
-    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-        os.environ.setdefault(name, "64")
+    limit_onednn()
     if device.type == "cpu":
         torch.use_deterministic_algorithms(True)
         # It would also fill fresh memory with NaN, which costs time and changes nothing here.

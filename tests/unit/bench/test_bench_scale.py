@@ -14,7 +14,7 @@ import torch.distributed as dist
 from train_runs import run_many
 from umif.bench.cost import GFLOP_PER_PAIR, measured_cost, paper_cost
 from umif.bench.scale import AGREED, Cluster, measure, predict_many, traffic
-from umif.bench.scale_run import Load, build_stepper, mixed_pairs
+from umif.bench.scale_run import Load, build_stepper, shared_pairs
 from umif.cli import main
 from umif.train.distributed import joined
 
@@ -28,7 +28,7 @@ def count_what_is_sent(options: dict[str, Any], environment: dict[str, str]) -> 
     sizes: dict[str, list[int]] = {"reduce": [], "gather": []}
     with joined("cpu") as processes, pytest.MonkeyPatch.context() as patch:
         stepper = build_stepper(LOAD, processes)
-        batch = mixed_pairs(LOAD, 0, processes.rank, processes.world_size)
+        batch = shared_pairs(LOAD, 0, processes.rank, processes.world_size)
         reduce, gather = dist.all_reduce, dist.all_gather
 
         def counted_reduce(tensor: torch.Tensor, *args: Any, **named: Any) -> Any:
@@ -65,7 +65,7 @@ def test_one_process_sends_nothing() -> None:
 
 
 def test_shared_pairs_are_those_of_one_process() -> None:
-    whole, parts = mixed_pairs(LOAD, 3), [mixed_pairs(LOAD, 3, rank, 2) for rank in range(2)]
+    whole, parts = shared_pairs(LOAD, 3), [shared_pairs(LOAD, 3, rank, 2) for rank in range(2)]
     assert whole.slots_B.tolist() == sorted(torch.cat([part.slots_B for part in parts]).tolist())
     torch.testing.assert_close(whole.images_NHW[1::2], parts[1].images_NHW)
 

@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from umif.bench import step as bench
 from umif.bench.flops import Stack, ideal_step, linear, umif_step
+from umif.bench.pairs import mixed_batch
 from umif.bench.step import StepConfig, bench_step
-from umif.bench.step_batch import mixed_batch
 from umif.bench.step_ways import OURS, RIVALS, Setting, Ways, installed
 from umif.cli.bench import bench as verb
 from umif.errors import ConfigError

@@ -11,10 +11,15 @@ import numpy as np
 import pytest
 
 from s3_server import ObjectStore, object_store
+from train_runs import make_corpus, tiny_recipe
 from umif.corpus import Corpus, prepare
 from umif.corpus.mirror import corpus_folder
 from umif.corpus.quarantine import QUARANTINE, read_quarantine
+from umif.encoder.load import load_encoder
 from umif.errors import CorpusError, RemoteError
+from umif.train.checkpoint import latest_checkpoint
+from umif.train.loop import pretrain
+from umif.train.recipe import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,3 +113,20 @@ def test_the_list_of_what_to_leave_out_comes_along(store: ObjectStore, local: Pa
 def test_what_is_not_there_is_a_typed_error(store: ObjectStore) -> None:
     with pytest.raises(RemoteError, match="no such file or folder"):
         Corpus.open("s3://bucket/nowhere")
+
+
+def test_a_run_on_a_corpus_behind_a_url_is_the_run_on_its_folder(store: ObjectStore, tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path, images=12)
+    store.upload(corpus, "bucket/trained/corpus")
+    for out, where in (("near", str(corpus)), ("far", "s3://bucket/trained/corpus")):
+        recipe = {**tiny_recipe(corpus, tmp_path / out, steps=2), "corpus": where}
+        assert pretrain(Recipe.model_validate(recipe), progress=False).finished
+    near, far = (latest_checkpoint(tmp_path / out) for out in ("near", "far"))
+    assert near is not None
+    assert far is not None
+    assert (near / "model.safetensors").read_bytes() == (far / "model.safetensors").read_bytes()
+    # Whoever takes the run up later finds the pictures and their size.
+    encoder = load_encoder(str(tmp_path / "far"))
+    place = Path(json.loads((tmp_path / "far" / "run.json").read_text())["corpus"]["path"])
+    assert Corpus.open(place).fingerprint == Corpus.open(corpus).fingerprint
+    assert encoder.encode_images([np.zeros((64, 64), np.uint8)]).shape == (1, 48)

@@ -1,4 +1,4 @@
-"""The batch that a step is timed on: about the mix of a real corpus, drawn from a seed."""
+"""The pairs that steps are timed on: about the mix of a real corpus, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,23 @@ TEXT_MEAN, TEXT_STD, TEXT_LEAST, TEXT_MOST = 60, 22, 16, 128
 P_SEPARATE = 0.2
 
 
-def mixed_batch(seed: int, pairs: int, *, image_size: int, vocab_size: int, patch_size: int = 16) -> Batch:
-    """Draw a batch of `pairs`: noise for pictures, random words; every fourth pair (the last one first) has a mask."""
-    rng = np.random.default_rng(seed)
+def mixed_batch(
+    seed: int,
+    pairs: int,
+    *,
+    image_size: int,
+    vocab_size: int,
+    patch_size: int = 16,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Batch:
+    """Draw a batch of `pairs`, or a process's slots of it: noise for pictures, random words.
+
+    Every fourth pair, the last one first, has a mask. A pair is the same whichever process draws it.
+    """
     patches, examples = (image_size // patch_size) ** 2, []
-    for slot in range(pairs):
+    for slot in range(rank, pairs, world_size):
+        rng = np.random.default_rng([seed, slot])
         words = int(np.clip(round(rng.normal(TEXT_MEAN, TEXT_STD)), TEXT_LEAST, TEXT_MOST))
         masked = (pairs - 1 - slot) % 4 == 0
         ratio = draw_ratio(P_SEPARATE, rng)
