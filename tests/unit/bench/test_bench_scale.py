@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ import torch.distributed as dist
 
 from train_runs import run_many
 from umif.bench.cost import GFLOP_PER_PAIR, measured_cost, paper_cost
+from umif.bench.flops import umif_step
+from umif.bench.pairs import mixed_batch
 from umif.bench.scale import AGREED, Cluster, measure, predict_many, traffic
-from umif.bench.scale_run import Load, build_stepper, shared_pairs
+from umif.bench.scale_run import VOCABULARY, Load, build_stepper, shared_pairs
 from umif.cli import main
+from umif.models.umif import ModelConfig, UmiF
 from umif.train.distributed import joined
 
 LOAD = Load(pairs=6, image_size=32, width=32, depth=1, heads=2)
@@ -93,6 +97,13 @@ def test_the_model_of_many_gpus_loses_to_what_it_assumes() -> None:
     assert same_batch[-1]["compute_ms"] >= 25
     free = Cluster(launch_s=0, latency_s=0, inside=1e30, between=1e30, flops=1e30)
     assert all(row["efficiency"] == pytest.approx(1.0) for row in predict_many(free)["same_batch"])
+
+
+def test_the_operations_of_a_pair_are_those_that_are_counted() -> None:
+    with torch.device("meta"):
+        model = UmiF(ModelConfig(vocab_size=VOCABULARY))
+    counted = [umif_step(model, mixed_batch(seed, 64, image_size=224, vocab_size=VOCABULARY)) / 64 for seed in range(4)]
+    assert statistics.mean(counted) / 1e9 == pytest.approx(GFLOP_PER_PAIR, rel=1e-3)
 
 
 def test_cost_follows_from_the_rate() -> None:
