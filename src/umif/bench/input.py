@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 VARIANTS = ("decode", "crop", "augment", "gather")
 _CROP = AugmentConfig(rotation_degrees=0.0, brightness=0.0, contrast=0.0)
 _BATCH = 128
-_SCALING_STEPS = 12
+_SCALING_STEPS = 48
 
 
 def measure_input(
