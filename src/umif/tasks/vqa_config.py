@@ -15,9 +15,9 @@ class VqaConfig(Config):
     The defaults are for small networks on two cores; for published data and a ViT-B raise `steps` and `epochs`.
     """
 
-    decoder_steps: int = Field(250, ge=0, description="Most steps of the decoder alone, on kept tokens. C: 250")
+    decoder_steps: int = Field(400, ge=0, description="Most steps of the decoder alone, on kept tokens. C: 400")
     kept_images: int = Field(1500, gt=0, description="Most training images whose tokens are kept for that. C: 1500")
-    steps: int = Field(12, gt=0, description="Most steps of the whole model. C: a cap, told with every row")
+    steps: int = Field(25, gt=0, description="Most steps of the whole model. C: a cap, told with every row")
     epochs: int = Field(20, gt=0, description="Most passes over the training images. C: 20")
     images: int = Field(16, gt=0, description="Images a step. C: 16")
     questions: int = Field(8, gt=0, description="Most questions of an image a step, drawn anew each time. C: 8")
