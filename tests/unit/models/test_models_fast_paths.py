@@ -11,6 +11,7 @@ from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from model_cases import BATCHES, SMALL, SPEC
 from umif.models import ModelConfig, Segments, UmiF, build_model
 from umif.models import attention as attention_module
 from umif.models import umif as umif_module
@@ -28,15 +29,6 @@ if TYPE_CHECKING:
 
 # torch says this of tensors that its own tracer makes.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-SMALL = {"backbone": "vit_tiny_patch16_224", "image_size": 32, "depth": 3, "vocab_size": 60, "max_text_tokens": 40}
-SPEC: dict[str, dict[str, Any]] = {"align": {}, "con": {}}
-BATCHES = {
-    "all kinds": ["report", "segment", "class", "image", "caption", "segment"],
-    "texts only": ["report", "caption", "class"],
-    "masks only": ["segment", "segment"],
-    "images only": ["image", "image"],
-    "one pair": ["report"],
-}
 # (packing, execution) of every way; compiled by a backend that needs no compiler of C++.
 WAYS: dict[str, tuple[str, Execution]] = {
     "gathered": ("gathered", Execution()),

@@ -10,6 +10,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from model_cases import BATCHES, SMALL, SPEC
 from umif.errors import ConfigError, ShapeError
 from umif.models import ModelConfig, Segments, UmiF, build_model, cls_attention, segment_attention
 from umif.models.packed import fold_patch_kernel, run_packed
@@ -23,15 +24,6 @@ if TYPE_CHECKING:
     from umif.tokens.batch import Batch
 
 MakeBatch = "Callable[..., Batch]"
-SMALL = {"backbone": "vit_tiny_patch16_224", "image_size": 32, "depth": 3, "vocab_size": 60, "max_text_tokens": 40}
-SPEC: dict[str, dict[str, Any]] = {"align": {}, "con": {}}
-BATCHES = {
-    "all kinds": ["report", "segment", "class", "image", "caption", "segment"],
-    "texts only": ["report", "caption", "class"],
-    "masks only": ["segment", "segment"],
-    "images only": ["image", "image"],
-    "one pair": ["report"],
-}
 
 
 def small(seed: int = 1, **changes: Any) -> UmiF:
