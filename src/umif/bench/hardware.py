@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import statistics
@@ -88,6 +89,12 @@ def memory_mib(key: str) -> float:
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) / 1024
     raise ConfigError("this system does not tell a process's peak memory", fix="measure without memory")
+
+
+def forget_peak() -> None:
+    """Let this process's `VmHWM` begin anew at what it holds now, where the system can do that (Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _processor() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from umif.bench.hardware import describe_hardware
@@ -14,6 +14,8 @@ from umif.corpus.progress import Bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from umif.models.umif import UmiF
 
 FP32 = 4
 # Values in the one message that settles what all processes do alike: broken, stop, save, bad samples, pairs.
@@ -25,21 +27,23 @@ class Traffic:
     """What one process sends in a step, bytes, where collectives go round a ring.
 
     Attributes:
-        gradients: All-reduce of the gradients, 2 (N − 1) / N of their size.
+        gradients: All-reduce of the gradients, 2 (N − 1) / N of their size; half of that where weights are shared.
         features: All-gather of features and slots, N − 1 times what a process has.
         agreement: The message that settles what all do alike.
         messages: Collectives in all.
+        weights: All-gathers of weights, where processes share them.
     """
 
     gradients: int
     features: int
     agreement: int
     messages: int
+    weights: int = 0
 
     @property
     def total(self) -> int:
         """All bytes."""
-        return self.gradients + self.features + self.agreement
+        return self.gradients + self.features + self.agreement + self.weights
 
 
 def traffic(parameters: int, width: int, pairs: int, processes: int, *, features: int = 3) -> Traffic:
@@ -65,6 +69,40 @@ def traffic(parameters: int, width: int, pairs: int, processes: int, *, features
         agreement=round(share * AGREED * 8),
         messages=2 + math.ceil(parameters * FP32 / BUCKET_BYTES),
     )
+
+
+def sharded_traffic(model: UmiF, pairs: int, processes: int, *, passes: int = 1) -> Traffic:
+    """Compute what one of `processes` sends in a step with `train.shard: full`.
+
+    A student's block is gathered for its forward and again for its backward pass, a teacher's once, and what lies
+    around the blocks once; then gradients are scattered. Rows are dealt out in equal parts, so a tensor with fewer
+    rows than processes is sent as if it had as many.
+
+    Args:
+        model: Student and teacher, not sharded yet.
+        pairs: Of the global batch.
+        processes: N.
+        passes: Chunks of a process's pairs (`train.chunk_pairs`); with more than one the student runs forward twice.
+    """
+    from umif.train.shard import units
+
+    if processes == 1:
+        return Traffic(0, 0, 0, 0)
+    plain = traffic(0, model.student.width, pairs, processes)
+    part = (processes - 1) * FP32
+    weights, gradients, messages = 0, 0, plain.messages
+    for unit, tensors in units(model).items():
+        held = sum(math.ceil(t.shape[0] / processes) * t[0].numel() for t in tensors)
+        trained = sum(math.ceil(t.shape[0] / processes) * t[0].numel() for t in tensors if t.requires_grad)
+        # A student's block: forward without a graph (in chunks), forward, backward.
+        times = (2 if passes == 1 else 3) if trained and unit != "around" else 1
+        gathers = times * passes
+        scatters = passes if trained else 0
+        weights += gathers * part * held
+        gradients += scatters * part * trained
+        messages += gathers + scatters
+    # One more all-reduce: the gradient's norm, of which every process knows its part.
+    return replace(plain, weights=weights, gradients=gradients, messages=messages + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +189,14 @@ def measure(
     are what is missing, and where others work on the machine their share is. `work` is free of both: processor time of
     one process over that of all, for the same step.
     """
-    parameters, width = _size(load)
+    model = _model(load)
     results: list[dict[str, Any]] = []
     with Bar(progress) as bar:
         bar.start("steps on many processes", len(processes))
         for count in processes:
-            seconds, spent = _seconds(count, load, rounds, threads)
-            sent = traffic(parameters, width, load.pairs, count)
-            row: dict[str, Any] = {"processes": count, "seconds": seconds, "processor_s": spent}
+            seconds, spent, held = _measured(count, load, rounds, threads)
+            sent = _traffic(model, load, count)
+            row: dict[str, Any] = {"processes": count, "seconds": seconds, "processor_s": spent, "peak_mib": held}
             row["pairs_per_s"] = load.pairs / seconds
             row |= {"sent_bytes": sent.total, "messages": sent.messages, "traffic": asdict(sent)}
             results.append(row)
@@ -183,16 +221,27 @@ def bench_scale(
     }
 
 
-def _size(load: Load) -> tuple[int, int]:
-    """Trainable parameters and the features' width of a load's network."""
-    from umif.models.umif import build_model
+def _model(load: Load) -> UmiF:
+    """The network of a load, without weights."""
+    import torch
+
+    from umif.models.umif import UmiF
+
+    with torch.device("meta"):
+        return UmiF(model_config(load))
+
+
+def _traffic(model: UmiF, load: Load, processes: int) -> Traffic:
     from umif.train.optim import trainable
 
-    model = build_model(model_config(load))
-    return sum(parameter.numel() for parameter in trainable(model).values()), model.student.width
+    if load.shard == "full":
+        held = math.ceil(load.pairs / processes)
+        return sharded_traffic(model, load.pairs, processes, passes=math.ceil(held / (load.chunk_pairs or held)))
+    parameters = sum(parameter.numel() for parameter in trainable(model).values())
+    return traffic(parameters, model.student.width, load.pairs, processes)
 
 
-def _seconds(count: int, load: Load, rounds: int, threads: int) -> tuple[float, float]:
+def _measured(count: int, load: Load, rounds: int, threads: int) -> tuple[float, float, float]:
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     with socket.socket() as probe:
@@ -205,10 +254,10 @@ def _seconds(count: int, load: Load, rounds: int, threads: int) -> tuple[float, 
     for worker in workers:
         worker.start()
     try:
-        wall, processor = queue.get(timeout=3600)
+        wall, processor, held = queue.get(timeout=3600)
     finally:
         for worker in workers:
             worker.join(60)
             if worker.is_alive():
                 worker.kill()
-    return wall, processor
+    return wall, processor, held

@@ -10,8 +10,9 @@ import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from umif.bench.hardware import forget_peak, memory_mib
 from umif.bench.pairs import mixed_batch
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Load:
         pairs: Of the global batch.
         image_size: Side of a picture, pixels; patches have 16.
         width, depth, heads: Of the network; None = ViT-Tiny's.
-        chunk_pairs: See `train.chunk_pairs`.
+        chunk_pairs, shard: See `train.chunk_pairs` and `train.shard`.
     """
 
     pairs: int = 64
@@ -40,6 +41,7 @@ class Load:
     depth: int | None = 4
     heads: int | None = None
     chunk_pairs: int | None = None
+    shard: Literal["none", "full"] = "none"
 
 
 def shared_pairs(load: Load, seed: int, rank: int = 0, world_size: int = 1) -> Batch:
@@ -54,6 +56,7 @@ def build_stepper(load: Load, processes: Processes, *, steps: int = 10_000, dtyp
     from umif.models.umif import build_model
     from umif.train.optim import build_optimizer
     from umif.train.recipe import Recipe
+    from umif.train.shard import place_model
     from umif.train.start import Run
     from umif.train.state import TrainState
     from umif.train.step import Stepper
@@ -64,10 +67,16 @@ def build_stepper(load: Load, processes: Processes, *, steps: int = 10_000, dtyp
             "out": Path("none"),
             "model": model_config(load).model_dump(),
             "data": {"kinds_per_step": 1, "pairs_per_kind": load.pairs},
-            "train": {"steps": steps, "chunk_pairs": load.chunk_pairs, "device": str(processes.device)},
+            "train": {
+                "steps": steps,
+                "chunk_pairs": load.chunk_pairs,
+                "shard": load.shard,
+                "device": str(processes.device),
+            },
         }
     )
-    model = build_model(recipe.model).to(processes.device)
+    model = build_model(recipe.model)
+    place_model(model, processes, load.shard)
     state = TrainState(model, build_optimizer(model, recipe.optim), recipe.seed, "none")
     nothing: Any = None  # no step asks where pairs come from
     return Stepper(Run(recipe, processes, None, nothing, steps, dtype), state)
@@ -84,8 +93,9 @@ def model_config(load: Load) -> ModelConfig:
 def time_process(rank: int, world_size: int, port: int, load: Load, rounds: int, threads: int, queue: Any) -> None:
     """Body of a process: do steps with the others.
 
-    The first one puts into the queue the median of the steps' seconds on the wall, and the mean of their seconds of
-    processor time, over all processes.
+    The first one puts into the queue the median of the steps' seconds on the wall, the mean of their seconds of
+    processor time over all processes, and the most memory that a process held in a step above what it held before
+    there was a model, MiB.
     """
     import torch
 
@@ -95,7 +105,10 @@ def time_process(rank: int, world_size: int, port: int, load: Load, rounds: int,
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": world_size, "RANK": rank}
     os.environ.update({name: str(value) for name, value in where.items()})
     with joined("cpu") as processes:
+        batch = shared_pairs(load, 0, rank, world_size)
+        before = memory_mib("VmRSS")
         stepper = build_stepper(load, processes)
+        forget_peak()
         seconds, spent = [], []
         for step in range(rounds + 1):
             batch = shared_pairs(load, step, rank, world_size)
@@ -105,5 +118,6 @@ def time_process(rank: int, world_size: int, port: int, load: Load, rounds: int,
             seconds.append(time.perf_counter() - start)
             spent.append(time.process_time() - worked)
         (work,) = processes.total([statistics.mean(spent[1:])])
+        held = max(processes.gather(memory_mib("VmHWM") - before))
         if processes.is_main:
-            queue.put((statistics.median(seconds[1:]), work))
+            queue.put((statistics.median(seconds[1:]), work, held))

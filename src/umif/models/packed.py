@@ -37,11 +37,13 @@ class Execution:
         recompute: Keep each block's input only, and compute its inside again in the backward pass.
         compile: Backend of `torch.compile` for the blocks; `None` runs them as they are.
         every_row: Compute every row of the last block, though CLS rows alone are read: the same numbers, more work.
+        sharded: Processes share the weights (`umif.train.shard`): a block is entered by its method `with_weights`.
     """
 
     recompute: bool = False
     compile: str | None = None
     every_row: bool = False
+    sharded: bool = False
 
 
 def create_vit(
@@ -118,17 +120,17 @@ def run_packed(
         segments: Where the segments lie.
         cls_only: Compute CLS rows only in the last block: exact, and 7 % fewer operations.
         block: Stop after this many blocks (1-based) and skip the final norm; `cls_only` must be off.
-        execution: How to run the blocks. The last one, of which CLS rows alone are computed, always runs as it is:
-            all that it does for every token is one norm and one matrix product.
+        execution: How to run the blocks. The last one, of which CLS rows alone are computed, is neither compiled nor
+            computed again: all that it does for every token is one norm and one matrix product.
 
     Shapes: returns (S, D) with `cls_only`, else (T, D).
     """
     blocks: list[Any] = list(vit.blocks)[:block]  # type: ignore[arg-type]
-    run = _runner(execution, stream_TD, segments)
+    run, run_last = _runner(execution, stream_TD, segments), _entered(execution, _cls_block)
     x: Tensor = vit.norm_pre(stream_TD)  # type: ignore[operator]
     for index, layer in enumerate(blocks):
         last = cls_only and index == len(blocks) - 1
-        x = (_cls_block if last else run)(layer, x, segments)
+        x = (run_last if last else run)(layer, x, segments)
     if block is not None:
         return x
     out: Tensor = vit.norm(x)  # type: ignore[operator]
@@ -178,14 +180,21 @@ def _runner(execution: Execution, stream_TD: Tensor, segments: Segments) -> Bloc
     if execution.compile is not None and segments.one_operator(dtype):
         run = _compiled(execution.compile)
     if not (execution.recompute and torch.is_grad_enabled()):
-        return run
+        return _entered(execution, run)
 
     def again(layer: Any, x_TD: Tensor, segments: Segments) -> Tensor:
         # Nothing random happens inside a block, so no random state need be kept.
         out: Tensor = checkpoint(run, layer, x_TD, segments, use_reentrant=False, preserve_rng_state=False)
         return out
 
-    return again
+    return _entered(execution, again)
+
+
+def _entered(execution: Execution, run: Block) -> Block:
+    """Run a block with its weights gathered, where processes share them."""
+    if not execution.sharded:
+        return run
+    return lambda layer, x_TD, segments: layer.with_weights(run, x_TD, segments)
 
 
 @cache

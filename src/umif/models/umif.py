@@ -413,7 +413,8 @@ class UmiF(nn.Module):
         f1_BD, f0_BD = f_SD.split(len(batch))
         teacher_BD = f1_BD.new_empty(len(batch), 0)
         if teacher:
-            with torch.inference_mode():
+            # Weights that are gathered on the way cannot be made in inference mode.
+            with torch.no_grad() if self.teacher.execution.sharded else torch.inference_mode():
                 teacher_BD = self.teacher.encode_streams(self.teacher.embed(batch), (batch.full,), how)
             # A loss keeps it for its backward pass, which tensors made in inference mode are not for.
             teacher_BD = teacher_BD.clone()

@@ -6,6 +6,8 @@ A checkpoint is a folder `checkpoints/step-00001234` of
     state.json                                  everything else
     manifest.json                               size and SHA-256 of each of the others, written last
 
+Where processes share the weights, each writes its own part of the tensors (`parts.py`), and the first the rest.
+
 It is written under a hidden name, synced file by file, renamed, and the parent is synced. Loading verifies every byte.
 One that fails is renamed to `step-00001234.bad` with a message, and the one before is used; two are kept, so one is
 left. Tensors are safetensors and the rest is JSON: loading runs no code.
@@ -17,22 +19,28 @@ import hashlib
 import json
 import logging
 import re
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from umif.errors import CheckpointError, RunError, StorageError
 from umif.train.durable import DISK, Disk, file_sha256, remove_folder, sync, to_json, write_file
+from umif.train.parts import SavedTensors, part_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from torch import Tensor
 
-FORMAT = 1
+    from umif.train.distributed import Processes
+
+    # Size and SHA-256 of files, by name.
+    Files = dict[str, tuple[int, str]]
+
+# Of a checkpoint in parts, and of any other, which older versions read too.
+FORMAT_PARTS, FORMAT = 2, 1
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -70,35 +78,55 @@ def save_checkpoint(
     Raises:
         StorageError: the disk refused a write (full, read-only, gone); earlier checkpoints are untouched.
     """
-    parent = run / FOLDER
-    final = parent / f"step-{step:08d}"
-    temporary = parent / f".{final.name}.tmp"
+    final, temporary = _places(run, step)
+    with _writing(temporary, step):
+        if _begin(run, step, disk):
+            names = {name: f"{name}.safetensors" for name in tensors}
+            files = _write_tensors(temporary, names, tensors, disk)
+            _finish(run, step, files, state, FORMAT, keep, disk)
+    return final
+
+
+def save_checkpoint_together(
+    run: Path,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    processes: Processes,
+    *,
+    keep: int = 2,
+    disk: Disk = DISK,
+) -> Path:
+    """Write a checkpoint in parts: every process calls this with the tensors that are its own (`shard.own_part`).
+
+    As for `save_checkpoint`; what fails on one process is an error on all, and earlier checkpoints are untouched.
+    """
+    final, temporary = _places(run, step)
+
+    def begin() -> bool:
+        with _writing(temporary, step):
+            return _begin(run, step, disk)
+
+    if not processes.on_main(begin):
+        return final
+    names = {name: part_file(name, processes.rank, processes.world_size) for name in tensors}
+    files, failure = {}, None
     try:
-        if not parent.exists():
-            disk.mkdir(parent)
-            sync(run, disk)
-        _sweep(parent, disk)
-        if final.exists():
-            problem = _problem(final)
-            if problem is None:
-                return final
-            _set_aside(final, problem, disk)
-        disk.mkdir(temporary)
-        _write_files(temporary, step, tensors, state, disk)
-        disk.rename(temporary, final)
-        sync(parent, disk)
-        for old in _checkpoints(parent)[keep:]:
-            # Renamed first: a crash in mid-removal leaves no folder that looks like a checkpoint.
-            hidden = parent / f".{old.name}.old"
-            disk.rename(old, hidden)
-            remove_folder(hidden, disk)
+        files = _write_tensors(temporary, names, tensors, disk)
     except OSError as error:
-        _clean_up(temporary)
-        raise StorageError(
-            f"the checkpoint of step {step} could not be written: {error.strerror or error}",
-            where=parent,
-            fix="make room or mend the disk, then start the same command again: it goes on from the last checkpoint",
-        ) from error
+        failure = f"{error.strerror or error} (process {processes.rank})"
+    # Each process's word that its bytes are on the disk: the manifest comes after all of them.
+    told = processes.gather({"files": files, "failure": failure})
+
+    def finish() -> None:
+        with _writing(temporary, step):
+            for part in told:
+                if part["failure"] is not None:
+                    raise OSError(part["failure"])
+            every = {name: (size, digest) for part in told for name, (size, digest) in part["files"].items()}
+            _finish(run, step, every, state, FORMAT_PARTS, keep, disk)
+
+    processes.on_main(finish)
     return final
 
 
@@ -147,19 +175,15 @@ def verify_checkpoint(path: str | Path) -> None:
 
 
 def load_tensors(path: str | Path, name: str = "model") -> dict[str, Tensor]:
-    """Return the tensors of `name.safetensors` in a checkpoint, on the CPU.
+    """Return the tensors called `name` in a checkpoint, whole, on the CPU.
 
     Verify the checkpoint first (`latest_checkpoint` does).
 
     Raises:
-        CheckpointError: there is no such file, or it is no safetensors file.
+        CheckpointError: there is no such file, a part is missing, or it is no safetensors file.
     """
-    file = Path(path) / f"{name}.safetensors"
-    try:
-        loaded: dict[str, Tensor] = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot be read: {error}", where=file) from None
-    return loaded
+    saved = SavedTensors(path, name)
+    return {tensor: saved.whole(tensor) for tensor in saved.names}
 
 
 def load_state(path: str | Path) -> dict[str, Any]:
@@ -208,20 +232,71 @@ def safetensors_chunks(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memory
             yield flat.view(torch.uint8).numpy().data
 
 
-def _write_files(
-    folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], disk: Disk
-) -> None:
-    files = {}
-    for name, group in tensors.items():
-        files[f"{name}.safetensors"] = write_file(folder / f"{name}.safetensors", safetensors_chunks(group), disk)
-    files[STATE] = write_file(folder / STATE, [to_json(dict(state))], disk)
+def _places(run: Path, step: int) -> tuple[Path, Path]:
+    """Where the checkpoint of a step belongs, and where it is written."""
+    final = run / FOLDER / f"step-{step:08d}"
+    return final, final.with_name(f".{final.name}.tmp")
+
+
+@contextmanager
+def _writing(temporary: Path, step: int) -> Iterator[None]:
+    """Turn what the disk refuses into a typed error, and tidy up."""
+    try:
+        yield
+    except OSError as error:
+        _clean_up(temporary)
+        raise StorageError(
+            f"the checkpoint of step {step} could not be written: {error.strerror or error}",
+            where=temporary.parent,
+            fix="make room or mend the disk, then start the same command again: it goes on from the last checkpoint",
+        ) from error
+
+
+def _begin(run: Path, step: int, disk: Disk) -> bool:
+    """Make the hidden folder; `False` if there is a sound checkpoint of the step already."""
+    final, temporary = _places(run, step)
+    parent = final.parent
+    if not parent.exists():
+        disk.mkdir(parent)
+        sync(run, disk)
+    _sweep(parent, disk)
+    if final.exists():
+        problem = _problem(final)
+        if problem is None:
+            return False
+        _set_aside(final, problem, disk)
+    disk.mkdir(temporary)
+    return True
+
+
+def _write_tensors(
+    folder: Path, names: Mapping[str, str], tensors: Mapping[str, Mapping[str, Tensor]], disk: Disk
+) -> Files:
+    """Write a file for each group of tensors, under the name that `names` gives it."""
+    return {
+        names[group]: write_file(folder / names[group], safetensors_chunks(held), disk)
+        for group, held in tensors.items()
+    }
+
+
+def _finish(run: Path, step: int, files: Files, state: Mapping[str, Any], version: int, keep: int, disk: Disk) -> None:
+    """Write the rest, give the folder its name, and remove the oldest checkpoints."""
+    final, temporary = _places(run, step)
+    files = {**files, STATE: write_file(temporary / STATE, [to_json(dict(state))], disk)}
     manifest: dict[str, Any] = {
-        "format": FORMAT,
+        "format": version,
         "step": step,
         "files": {name: {"bytes": size, "sha256": digest} for name, (size, digest) in files.items()},
     }
-    write_file(folder / MANIFEST, [_sealed(manifest)], disk)
-    sync(folder, disk)
+    write_file(temporary / MANIFEST, [_sealed(manifest)], disk)
+    sync(temporary, disk)
+    disk.rename(temporary, final)
+    sync(final.parent, disk)
+    for old in _checkpoints(final.parent)[keep:]:
+        # Renamed first: a crash in mid-removal leaves no folder that looks like a checkpoint.
+        hidden = final.parent / f".{old.name}.old"
+        disk.rename(old, hidden)
+        remove_folder(hidden, disk)
 
 
 def _sealed(manifest: dict[str, Any]) -> bytes:
@@ -246,9 +321,11 @@ def _problem(path: Path) -> str | None:
         return f"{MANIFEST} is missing"
     except (ValueError, KeyError, AttributeError, TypeError):
         return f"{MANIFEST} is damaged"
-    if version > FORMAT:
+    if version > FORMAT_PARTS:
         raise CheckpointError(
-            f"is of format {version}, this version of UmiF reads up to {FORMAT}", where=path, fix="use a newer UmiF"
+            f"is of format {version}, this version of UmiF reads up to {FORMAT_PARTS}",
+            where=path,
+            fix="use a newer UmiF",
         )
     for name, expected in files.items():
         file = path / name

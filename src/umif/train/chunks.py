@@ -108,3 +108,9 @@ def send_back(part: Features, gradients: Features, first: int) -> None:
     # What no objective reads has no gradient: a network with a predictor has features like that.
     read = [(value, leaf.grad[first : first + len(value)]) for value, leaf in pairs if leaf.grad is not None]
     torch.autograd.backward([value for value, _ in read], [gradient for _, gradient in read])
+
+
+def send_nothing(part: Features) -> None:
+    """Run a backward pass that adds zero to every gradient."""
+    values = [value for name in STUDENT if (value := getattr(part, name)) is not None]
+    torch.autograd.backward(values, [torch.zeros_like(value) for value in values])

@@ -19,6 +19,7 @@ from umif.train.health import Health, feature_health
 from umif.train.log import RunLog, Stopwatch
 from umif.train.optim import warmup_steps
 from umif.train.runfolder import read_run_json
+from umif.train.shard import is_sharded
 from umif.train.signals import StopRequest
 from umif.train.start import Run, started
 from umif.train.step import Outcome, Stepper
@@ -201,15 +202,18 @@ def _look(run: Run, state: TrainState, outcome: Outcome, watch: Stopwatch, log: 
 
 
 def _save(run: Run, state: TrainState, log: RunLog | None) -> None:
-    tensors = state.gathered(keep=run.folder is not None)
+    out, keep, sharded = run.recipe.out, run.recipe.train.keep, is_sharded(state.model)
 
     def write() -> None:
-        if log is not None and run.folder is not None:
+        if log is not None:
             # Rows first: a checkpoint says that all its steps are in the log.
             log.sync()
-            state.save(run.folder.path, keep=run.recipe.train.keep, tensors=tensors)
+            if not sharded:
+                state.save(out, keep=keep)
 
     run.processes.on_main(write)
+    if sharded:
+        state.save_together(out, run.processes, keep=keep)
 
 
 def _collapse(run: Run, row: dict[str, Any]) -> CollapseError:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from umif.errors import CheckpointError
-from umif.train.shard import like, whole
+from umif.train.shard import whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,7 +76,7 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 
 def load_optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put saved moments back, by parameter name.
+    """Put saved moments back, by parameter name; the tensors are taken over, and lie where their parameters do.
 
     Raises:
         CheckpointError: a name or a shape that the model does not have.
@@ -87,8 +87,7 @@ def load_optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, t
         parameter = named.get(name)
         if parameter is None or (value.ndim and value.shape != parameter.shape):
             raise CheckpointError(f"the optimiser's {full!r} fits no parameter of the model", where="optimizer")
-        # Step counts stay on the CPU unless AdamW is fused on a GPU, which keeps them beside the moments.
-        optimizer.state[parameter][key] = like(value, parameter)
+        optimizer.state[parameter][key] = value
 
 
 def clip_gradients(model: nn.Module, largest: float | None) -> Tensor:

@@ -20,7 +20,7 @@ from umif.train.checkpoint import latest_checkpoint
 from umif.train.leaks import KEY, declared_leaks
 from umif.train.optim import build_optimizer
 from umif.train.runfolder import RunFolder
-from umif.train.shard import shard_model
+from umif.train.shard import place_model
 from umif.train.state import TrainState
 from umif.train.vocabulary import prepare_tokenizer
 
@@ -110,9 +110,7 @@ def _new_state(run: Run, fingerprint: str, vocab_size: int) -> TrainState:
             where="recipe",
             fix=f"set data.patch_size={model.student.patch_size}",
         )
-    model.to(run.processes.device)
-    if recipe.train.shard == "full" and run.processes.world_size > 1:
-        shard_model(model, run.processes)
+    place_model(model, run.processes, recipe.train.shard)
     return TrainState(model, build_optimizer(model, recipe.optim), recipe.seed, fingerprint)
 
 

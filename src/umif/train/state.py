@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from umif.errors import CheckpointError
 from umif.models.umif import HOW_IT_RUNS
-from umif.train.checkpoint import load_state, load_tensors, save_checkpoint
+from umif.train.checkpoint import load_state, save_checkpoint, save_checkpoint_together
 from umif.train.durable import DISK, Disk
-from umif.train.optim import load_optimizer_tensors, optimizer_tensors
-from umif.train.shard import is_sharded, like, release, whole_tensors
+from umif.train.optim import load_optimizer_tensors, optimizer_tensors, trainable
+from umif.train.parts import SavedTensors
+from umif.train.shard import own_part, own_rows, placed, release
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import torch
 
     from umif.models.umif import UmiF
-
-    _Groups = dict[str, dict[str, torch.Tensor]]
+    from umif.train.distributed import Processes
 
 _COUNTERS = (
     "step",
@@ -75,19 +76,17 @@ class TrainState:
         """Return the counters and the model's config, so that a checkpoint says by itself what network it holds."""
         return {**self.counters(), "model": self.model.config.model_dump(mode="json", exclude=set(HOW_IT_RUNS))}
 
-    def save(self, run: Path, *, keep: int = 2, disk: Disk = DISK, tensors: _Groups | None = None) -> Path:
-        """Write a checkpoint; see `save_checkpoint`. `tensors` are those of `gathered`, where the model is sharded."""
-        return save_checkpoint(run, self.step, tensors or self._tensors(), self.to_json(), keep=keep, disk=disk)
+    def save(self, run: Path, *, keep: int = 2, disk: Disk = DISK) -> Path:
+        """Write a checkpoint from one process; see `save_checkpoint`."""
+        return save_checkpoint(run, self.step, self._tensors(), self.to_json(), keep=keep, disk=disk)
 
-    def gathered(self, *, keep: bool) -> _Groups | None:
-        """Gather a sharded model's tensors where `keep` is set, with every process's part; otherwise `None`."""
-        if not is_sharded(self.model):
-            return None
-        groups = {name: whole_tensors(group, keep=keep) for name, group in self._tensors().items()}
-        return groups if keep else None
-
-    def _tensors(self) -> _Groups:
+    def save_together(self, run: Path, processes: Processes, *, keep: int = 2, disk: Disk = DISK) -> Path:
+        """Write a checkpoint from all processes, which share the weights; see `save_checkpoint_together`."""
         release(self.model)
+        parts = {name: own_part(group, processes) for name, group in self._tensors().items()}
+        return save_checkpoint_together(run, self.step, parts, self.to_json(), processes, keep=keep, disk=disk)
+
+    def _tensors(self) -> dict[str, dict[str, torch.Tensor]]:
         return {"model": self.model.state_dict(), "optimizer": optimizer_tensors(self.model, self.optimizer)}
 
     def restore(self, checkpoint: Path) -> None:
@@ -103,11 +102,25 @@ class TrainState:
         if set(saved) != set(mine):
             raise CheckpointError(f"state.json holds {sorted(saved)} and should hold {sorted(mine)}", where=checkpoint)
         try:
-            own = self.model.state_dict()
-            loaded = load_tensors(checkpoint, "model")
-            self.model.load_state_dict({k: like(v, own[k]) if k in own else v for k, v in loaded.items()})
+            self.model.load_state_dict(_read(SavedTensors(checkpoint, "model"), self.model.state_dict()))
         except RuntimeError as error:
             raise CheckpointError(f"the weights do not fit the model: {error}", where=checkpoint) from None
-        load_optimizer_tensors(self.model, self.optimizer, load_tensors(checkpoint, "optimizer"))
+        moments = SavedTensors(checkpoint, "optimizer")
+        owners = trainable(self.model)
+        like = {name: owners[owner] for name in moments.names if (owner := name.partition("/")[2]) in owners}
+        load_optimizer_tensors(self.model, self.optimizer, _read(moments, like))
         for name in _COUNTERS:
             setattr(self, name, saved[name])
+
+
+def _read(saved: SavedTensors, like: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Read saved tensors to where those of the same names in `like` lie, and of a sharded one its own rows alone."""
+    found: dict[str, torch.Tensor] = {}
+    for name in saved.names:
+        tensor, shape = like.get(name), saved.shape(name)
+        if tensor is None or shape not in ((), tensor.shape):
+            found[name] = saved.whole(name)  # fits nowhere, and is refused by whoever it is for
+            continue
+        rows = own_rows(tensor) if shape else None
+        found[name] = placed(saved.whole(name) if rows is None else saved.rows(name, *rows), tensor)
+    return found

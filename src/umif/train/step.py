@@ -17,10 +17,10 @@ import torch
 import torch.distributed as dist
 
 from umif.objectives import compute_losses, gather_features
-from umif.train.chunks import join_features, send_back, split_batch
+from umif.train.chunks import join_features, send_back, send_nothing, split_batch
 from umif.train.gradients import GradientSum
 from umif.train.optim import clip_gradients, learning_rate, teacher_momentum
-from umif.train.shard import is_sharded, one_backward, quiet_forward
+from umif.train.shard import is_sharded, quiet_forward, sharded_backward
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -156,6 +156,8 @@ class Stepper:
             chunks = [chunk.to(run.processes.device) for chunk in split_batch(batch, size, self._patches)]
             with torch.no_grad():
                 local = join_features([self._encode(chunk) for chunk in chunks])
+                for _ in range(self._idle(chunks)):
+                    self._encode(chunks[-1])
         slots_B = batch.slots_B.to(run.processes.device, non_blocking=True)
         features = gather_features(local, slots_B, capacity=self._capacity, pairs=pairs)
         return _Forward(chunks, local, features, compute_losses(features, run.recipe.objectives))
@@ -180,12 +182,19 @@ class Stepper:
                 with self._summed(last=index == len(forward.chunks) - 1):
                     send_back(self._encode(chunk, teacher=False), forward.local, first)
                 first += len(chunk)
+            for _ in range(self._idle(forward.chunks)):
+                send_nothing(self._encode(forward.chunks[-1], teacher=False))
         return clip_gradients(self.state.model, self.run.recipe.optim.clip)
+
+    def _idle(self, chunks: Sequence[Batch]) -> int:
+        """Passes that count for nothing: where weights are gathered on the way, all processes do as many passes."""
+        size = self.run.recipe.train.chunk_pairs
+        return -(-self._capacity // size) - len(chunks) if self._sharded and size else 0
 
     def _summed(self, *, last: bool) -> AbstractContextManager[None]:
         """Around a backward pass: sum gradients over processes in the last one of a step."""
         if self._sum is None:
-            return one_backward(self.state.model, last=last)
+            return sharded_backward(self.state.model) if last else nullcontext()
         return self._sum.during_backward() if last else nullcontext()
 
 

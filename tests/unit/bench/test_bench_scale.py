@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import os
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from train_runs import run_many
 from umif.bench.cost import GFLOP_PER_PAIR, measured_cost, paper_cost
 from umif.bench.flops import umif_step
 from umif.bench.pairs import mixed_batch
-from umif.bench.scale import AGREED, Cluster, measure, predict_many, traffic
-from umif.bench.scale_run import VOCABULARY, Load, build_stepper, shared_pairs
+from umif.bench.scale import AGREED, Cluster, measure, predict_many, sharded_traffic, traffic
+from umif.bench.scale_run import VOCABULARY, Load, build_stepper, model_config, shared_pairs
 from umif.cli import main
 from umif.models.umif import ModelConfig, UmiF
 from umif.train.distributed import joined
@@ -64,8 +66,63 @@ def test_a_step_sends_what_is_computed(tmp_path: Path) -> None:
     assert expected.messages == len(sent["reduce"]) + len(sent["gather"])
 
 
+class Sent(TorchDispatchMode):
+    """Bytes that each collective of torch's sends from this process round a ring, by kind, in order."""
+
+    def __init__(self, processes: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.processes = processes
+        self.bytes: dict[str, list[int]] = {"gather": [], "scatter": [], "reduce": []}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(func)
+        if name.startswith(("c10d.", "_c10d_functional.")):
+            others = self.processes - 1
+            if "allgather" in name or "all_gather" in name:
+                # Its output, (whole, part, …) or ([parts], [part], …).
+                part = args[1] if isinstance(args[1], torch.Tensor) else args[1][0]
+                self.bytes["gather"].append(others * part.nbytes)
+            elif "reduce_scatter" in name:
+                self.bytes["scatter"].append(others * args[0].nbytes)
+            elif "allreduce" in name or "all_reduce" in name:
+                whole = args[0] if isinstance(args[0], torch.Tensor) else args[0][0]
+                self.bytes["reduce"].append(2 * others * whole.nbytes // self.processes)
+        return func(*args, **(kwargs or {}))
+
+
+def count_what_shards_send(options: dict[str, Any], environment: dict[str, str]) -> None:
+    """Body of a process: do one step on shared weights and write down the size of every message."""
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    load = replace(LOAD, depth=2, shard="full", chunk_pairs=options["chunk_pairs"])
+    with joined("cpu") as processes:
+        stepper = build_stepper(load, processes)
+        batch = shared_pairs(load, 0, processes.rank, processes.world_size)
+        with Sent(processes.world_size) as sent:
+            stepper.step(0, batch, [], stop=False, save=False)
+    if processes.is_main:
+        Path(options["out"]).write_text(json.dumps(sent.bytes), encoding="utf-8")
+
+
+# Of 6 pairs two processes hold 3 each: in one pass, or in chunks of 2 and 1.
+@pytest.mark.parametrize(("chunk_pairs", "passes"), [(None, 1), (2, 2)])
+def test_shared_weights_send_what_is_computed(tmp_path: Path, chunk_pairs: int | None, passes: int) -> None:
+    out = tmp_path / "sent.json"
+    assert run_many({"out": str(out), "chunk_pairs": chunk_pairs}, 2, count_what_shards_send) == [0, 0]
+    sent = json.loads(out.read_text(encoding="utf-8"))
+    with torch.device("meta"):
+        model = UmiF(model_config(replace(LOAD, depth=2)))
+    expected = sharded_traffic(model, LOAD.pairs, 2, passes=passes)
+    assert sum(sent["gather"]) == expected.weights + expected.features
+    assert sum(sent["scatter"]) == expected.gradients
+    assert sent["reduce"] == [expected.agreement]
+    # The gradient's norm, one number, is summed within an operation on sharded tensors, below what `Sent` sees.
+    assert sum(map(len, sent.values())) == expected.messages - 1
+
+
 def test_one_process_sends_nothing() -> None:
     assert traffic(10, 8, 4, 1).total == 0
+    assert sharded_traffic(UmiF(model_config(LOAD)), 4, 1).total == 0
 
 
 def test_shared_pairs_are_those_of_one_process() -> None:

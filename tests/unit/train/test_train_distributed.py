@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import math
 import os
 import shutil
 import signal
+from contextlib import redirect_stderr
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch.distributed.tensor import DTensor
 
 from train_runs import finish, make_corpus, run_many, start, start_many, steps_done, tiny_recipe, train, wait_for_step
-from umif.errors import ConfigError
+from umif.encoder import load_encoder
+from umif.errors import ConfigError, RunError, StorageError
 from umif.objectives import compute_losses
+from umif.train import shard
 from umif.train.checkpoint import latest_checkpoint, load_tensors
 from umif.train.distributed import joined
+from umif.train.durable import Disk
+from umif.train.parts import part_file
 from umif.train.runfolder import read_log, read_run_json
 from umif.train.step import Stepper
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from umif.models.umif import Features
+    from umif.models.umif import Features, UmiF
 
 STEPS = 5
 # 9 pairs: processes hold 5 and 4, or 3, 2, 2 and 2, as after a bad sample.
@@ -91,14 +100,106 @@ def test_shards_train_as_copies_and_load_on_other_processes(
     recipe = recipe_of(corpus, run, shard="full", save_every=1, keep=10, chunk_pairs=chunk_pairs)
     assert run_many(recipe, 2) == [0, 0]
     assert_same_training(alone, run)
-    for step in (3, 4, 5):
-        shutil.rmtree(run / f"checkpoints/step-0000000{step}")
-    # From step 2 on: four parts instead of two; then none.
-    assert run_many(recipe, 4) == [0] * 4
-    assert_same_training(alone, run)
-    shutil.rmtree(run / "checkpoints/step-00000005")
-    recipe["train"]["shard"] = "none"
-    assert run_many(recipe, 1) == [0]
+    # Two parts go on as four; those as one, whole; and that as two parts.
+    for first, shards, world_size in ((3, "full", 4), (4, "none", 1), (5, "full", 2)):
+        for step in range(first, STEPS + 1):
+            shutil.rmtree(run / f"checkpoints/step-0000000{step}")
+        recipe["train"]["shard"] = shards
+        assert run_many(recipe, world_size) == [0] * world_size
+        assert_same_training(alone, run)
+        files = {file.name for file in (run / f"checkpoints/step-0000000{first}").glob("model*")}
+        parts = {part_file("model", rank, world_size) for rank in range(world_size)}
+        assert files == (parts if shards == "full" else {"model.safetensors"})
+
+
+def test_each_process_saves_its_own_part(corpus: Path, alone: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert run_many(recipe_of(corpus, run, shard="full"), 2) == [0, 0]
+    path = latest_checkpoint(run)
+    assert path is not None
+    parts = [path / part_file("model", rank, 2) for rank in range(2)]
+    assert {file.name for file in path.glob("model*")} == {part.name for part in parts}
+    held = [load_file(part) for part in parts]
+    whole = load_tensors(path)
+    sizes = [sum(t.numel() for t in part.values()) for part in held]
+    assert sum(sizes) == sum(t.numel() for t in whole.values())
+    # What has one row only, places and CLS token, is the first one's.
+    assert 0.4 < sizes[1] / sum(sizes) < 0.5
+    # Readers need not know: the encoder of a run that was sharded is that of any other.
+    alone_path = latest_checkpoint(alone)
+    assert alone_path is not None
+    left, right = load_encoder(path), load_encoder(alone_path)
+    picture = np.arange(32 * 32, dtype=np.uint16).reshape(32, 32).astype(np.uint8)
+    torch.testing.assert_close(left.encode_images(picture), right.encode_images(picture), rtol=1e-3, atol=1e-4)
+
+
+def count_whole_blocks(recipe: dict[str, Any], environment: dict[str, str]) -> None:
+    """Body of a process: train, and at each block write down how many blocks hold whole weights just then."""
+    counts: list[int] = []
+    models: list[UmiF] = []
+    place, run_block = shard.place_model, shard._with_weights
+
+    def placed(model: UmiF, *args: Any) -> None:
+        models.append(model)
+        place(model, *args)
+
+    def counted(layer: Any, *args: Any) -> torch.Tensor:
+        blocks = [*models[0].student.vit.blocks, *models[0].teacher.vit.blocks]  # type: ignore[misc]
+        counts.append(sum(not isinstance(block.attn.qkv.weight, DTensor) for block in blocks))
+        assert not isinstance(layer.attn.qkv.weight, DTensor)
+        return run_block(layer, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("umif.train.start.place_model", placed)
+        patch.setattr(shard, "_with_weights", counted)
+        try:
+            train(recipe, environment)
+        finally:
+            out = Path(recipe["out"]) / f"whole-{environment['RANK']}.json"
+            out.write_text(json.dumps(counts), encoding="utf-8")
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_process_holds_the_whole_weights_of_one_block_at_a_time(
+    corpus: Path, tmp_path: Path, recompute: bool
+) -> None:
+    """Of 8 blocks; the next one is fetched while a block runs, where there is something to run beside."""
+    run = tmp_path / "run"
+    recipe = recipe_of(corpus, run, shard="full")
+    recipe["model"] = {**recipe["model"], "depth": 4, "recompute": recompute}
+    assert run_many(recipe, 2, count_whole_blocks) == [0, 0]
+    for rank in range(2):
+        counts = json.loads((run / f"whole-{rank}.json").read_text(encoding="utf-8"))
+        assert len(counts) >= 8 * STEPS
+        assert set(counts) <= {1, 2}
+        assert counts.count(1) >= 8 * STEPS
+
+
+def fail_to_write(recipe: dict[str, Any], environment: dict[str, str]) -> None:
+    """Body of a process: train; the second one's disk is full once the run has two checkpoints."""
+    write = Disk.write
+
+    def refuse(disk: Disk, descriptor: int, data: memoryview) -> int:
+        if environment["RANK"] == "1" and len(list(Path(recipe["out"]).glob("checkpoints/step-*"))) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(disk, descriptor, data)
+
+    said = Path(recipe["out"]).with_name(f"said-{environment['RANK']}.txt")
+    with pytest.MonkeyPatch.context() as patch, said.open("w") as stream, redirect_stderr(stream):
+        patch.setattr(Disk, "write", refuse)
+        train(recipe, environment)
+
+
+def test_a_full_disk_of_one_process_ends_all_and_costs_no_checkpoint(corpus: Path, alone: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    recipe = recipe_of(corpus, run, shard="full", save_every=1)
+    assert run_many(recipe, 2, fail_to_write) == [StorageError.exit_code, RunError.exit_code]
+    for rank in range(2):
+        message = (tmp_path / f"said-{rank}.txt").read_text()
+        assert "the checkpoint of step 3" in message
+        assert "No space left on device (process 1)" in message
+    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step-00000001", "step-00000002"]
+    assert run_many(recipe, 2) == [0, 0]
     assert_same_training(alone, run)
 
 

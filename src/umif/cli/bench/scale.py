@@ -18,6 +18,7 @@ def scale(
     ] = None,
     pairs: Annotated[int, typer.Option(min=1, help="Pairs of the global batch that is measured.")] = 64,
     chunk_pairs: Annotated[int | None, typer.Option(min=1, help="As train.chunk_pairs.")] = None,
+    shard: Annotated[bool, typer.Option("--shard", help="Share the weights out too, as train.shard=full.")] = False,
     cost: Annotated[
         bool, typer.Option("--cost", help="Hours and energy of the paper's run; measures nothing.")
     ] = False,
@@ -44,7 +45,7 @@ def scale(
 
     def measured() -> dict[str, Any]:
         cluster = Cluster() if pairs_per_s is None else Cluster(pairs_per_s=pairs_per_s)
-        load = Load(pairs=pairs, chunk_pairs=chunk_pairs)
+        load = Load(pairs=pairs, chunk_pairs=chunk_pairs, shard="full" if shard else "none")
         return bench_scale(processes or [1, 2], load, cluster, rounds=rounds, threads=threads, progress=not as_json)
 
     answer(costs if cost else measured, _show_cost if cost else _show, out=out, as_json=as_json)
@@ -59,12 +60,13 @@ def _show(found: dict[str, Any]) -> None:
             _share(row["work"]),
             f"{row['sent_bytes'] / 2**20:.2f}",
             row["messages"],
+            f"{row['peak_mib']:,.0f}",
         )
         for row in found["results"]
     ]
     _table(
         "Measured here",
-        ["processes", "pairs/s", "efficiency", "work", "MiB sent", "messages"],
+        ["processes", "pairs/s", "efficiency", "work", "MiB sent", "messages", "peak MiB"],
         rows,
     )
     for title, key in (("2,048 pairs shared out", "same_batch"), ("256 pairs on each GPU", "same_share")):
