@@ -96,8 +96,8 @@ class TrainConfig(Config):
     )
     shard: Literal["none", "full"] = Field(
         "none",
-        description="full = weights' averages, gradients and moments are shared out to processes (FSDP2), for networks "
-        "that do not fit otherwise; may change when a run goes on. C: none",
+        description="full = weights, their averages, gradients and moments are shared out to processes block by block "
+        "(FSDP2), for networks that do not fit otherwise; may change when a run goes on. C: none",
     )
     chunk_pairs: int | None = Field(
         None,
