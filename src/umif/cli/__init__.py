@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from umif import __version__
-from umif.cli.arguments import dataset_source, percent, spread_lists
+from umif.cli.arguments import dataset_source, only_given, percent, spread_lists
 from umif.cli.bench import bench
 from umif.cli.embed import embed
 from umif.cli.output import (
@@ -111,6 +111,7 @@ def datasets(
 
 @app.command()
 def prepare(
+    context: typer.Context,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the new corpus.")],
     sources: Annotated[
         list[str] | None,
@@ -155,10 +156,11 @@ def prepare(
 
     pairs = [dataset_source(text) for text in sources or ()]
     with standard_output(reserved=as_json):
-        manifest = (
-            add_pixels(out)
-            if pixels and not pairs
-            else build(
+        if pixels and not pairs:
+            only_given(context, {"out", "pixels", "as_json"}, needs="--from")
+            manifest = add_pixels(out)
+        else:
+            manifest = build(
                 out,
                 pairs,
                 PrepareConfig(shorter_side=shorter_side, jpeg_scaling=jpeg_scaling, splits=splits),
@@ -171,7 +173,6 @@ def prepare(
                 cache_limit=None if cache_limit is None else int(cache_limit * 2**30),
                 pixels=pixels,
             )
-        )
     answer = manifest.model_dump(mode="json")
     if as_json:
         print_json(answer)

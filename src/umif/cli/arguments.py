@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from umif.errors import InputError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
+
+    import typer
 
 _PERCENTS = re.compile(r"\d+(\.\d+)?%?(,\d+(\.\d+)?%?)*,?")
 
@@ -106,3 +108,27 @@ def dataset_source(text: str) -> tuple[str, Path | str]:
     if name not in REGISTRY.names("reader"):
         raise InputError(f"no reader is called {name!r}", where="--from", fix=nearest(name, REGISTRY.names("reader")))
     return name, root if is_url(root) else Path(root)
+
+
+def only_given(context: typer.Context, known: Collection[str], *, needs: str) -> None:
+    """Refuse options that would change nothing, because another one is missing.
+
+    Args:
+        context: Of the command.
+        known: Names of the parameters that count.
+        needs: The option that all others belong to.
+
+    Raises:
+        InputError: others were written.
+    """
+    written = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name not in known
+        and (source := context.get_parameter_source(parameter.name or "")) is not None
+        and source.name == "COMMANDLINE"
+    ]
+    if written:
+        raise InputError(
+            f"{', '.join(written)} would change nothing without {needs}", fix=f"leave it out, or give {needs}"
+        )

@@ -23,7 +23,8 @@ _MOST_CLASSES = 14
 def roc_figure(comparison: Comparison) -> str:
     """Return the curves of all rows: one panel, or of several classes their mean and a panel each; empty without any.
 
-    Trained encoders are drawn solid, baselines dashed; colours go with the place in the table.
+    Trained encoders are drawn solid, baselines dashed. Colours go with the contenders' names, so that one keeps its own
+    from figure to figure wherever it comes in the table.
     """
     rows = [row for row in comparison.rows if row.get("extra", {}).get("roc")]
     if not rows:
@@ -58,13 +59,15 @@ def _found(row: Row) -> dict[str, Any]:
 def _draw(axis: Axes, title: str, rows: list[Row], names: list[str]) -> None:
     """Draw the mean over some classes of every row's curve."""
     axis.plot([0, 1], [0, 1], color=LINE, linewidth=1)
+    named = sorted(rows, key=lambda row: (row["baseline"], row_name(row)))
+    colours = {id(row): SERIES[index % len(SERIES)] for index, row in enumerate(named)}
     # The best is drawn last, over the others.
-    for index, row in reversed(list(enumerate(rows))):
+    for row in reversed(rows):
         curve = np.mean([_found(row)[name] for name in names], axis=0)
         axis.plot(
             row["extra"]["roc"]["false_alarms"],
             curve,
-            color=SERIES[index % len(SERIES)],
+            color=colours[id(row)],
             linestyle="--" if row["baseline"] else "-",
             linewidth=1.1 if row["baseline"] else 1.6,
             label=row_name(row),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from typing import Any
 
@@ -7,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from umif.report.figures import interval_plot, series, smooth, training_curves
+from umif.report.figures import SERIES, interval_plot, series, smooth, training_curves
 from umif.report.roc import roc_figure
 from umif.report.tables import compare
 
@@ -116,6 +117,18 @@ class TestRocFigure:
         assert "Mean of" not in text
         assert "umif" in text
         assert "0.800" not in text
+
+    def test_a_contender_keeps_its_colour_wherever_it_comes_in_the_table(self) -> None:
+        def colours(**values: float) -> dict[str, str]:
+            svg = roc_figure(compare([self.curves(name, value, "edema") for name, value in values.items()])[0])
+            legend = next(node for node in ET.fromstring(svg).iter() if node.get("id") == "legend_1")
+            strokes = re.findall(r"stroke: (#\w+)", ET.tostring(legend, encoding="unicode"))
+            names = [word.split()[0] for word in legend.itertext() if word.strip()]
+            return dict(zip(names, [stroke for stroke in strokes if stroke in SERIES], strict=True))
+
+        first, second = colours(umif=0.8, pixels=0.7, other=0.6), colours(umif=0.6, pixels=0.8, other=0.7)
+        assert first == second
+        assert len(set(first.values())) == 3
 
     def test_rows_without_points_draw_nothing(self) -> None:
         assert roc_figure(compare([row("umif", 0.8), row("pixels", 0.7, extra={"roc": {}})])[0]) == ""

@@ -74,6 +74,17 @@ def test_a_copy_is_made_once_and_by_the_command_line(corpus_path: Path, tmp_path
     assert (tmp_path / "corpus" / PIXELS_FOLDER / "pixels.json").stat().st_mtime_ns == written.st_mtime_ns
 
 
+def test_options_of_a_build_are_refused_where_only_a_copy_is_made(
+    corpus_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(corpus_path, tmp_path / "corpus")
+    command = ["prepare", str(tmp_path / "corpus"), "--pixels", "--overwrite", "--splits", "patients"]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "--splits, --overwrite would change nothing without --from" in said
+    assert not (tmp_path / "corpus" / PIXELS_FOLDER).exists()
+
+
 def test_a_picture_whose_copy_is_damaged_is_read_from_its_jpeg(copied: Path) -> None:
     file = copied / PIXELS_FOLDER / "pictures.bin"
     first = np.load(copied / PIXELS_FOLDER / "places.npy")[3]
