@@ -189,7 +189,8 @@ def test_processes_that_write_and_are_killed_leave_right_pictures(tmp_path: Path
     assert all(is_right(cache, [row for row in range(ROWS) if row % 3]))
     keep(cache, range(0, ROWS, 3))
     assert all(is_right(PictureCache(tmp_path), range(ROWS)))
-    assert len(list(tmp_path.glob("*.rows"))) == 3
+    # One for each process that wrote at the same time; who starts late, or last, takes over.
+    assert len(list(tmp_path.glob("*.rows"))) <= 3
 
 
 @pytest.mark.parametrize(("text", "limit"), [("", None), (" ", None), ("0", 0), ("200000000000", 200_000_000_000)])
