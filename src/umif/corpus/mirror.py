@@ -7,6 +7,9 @@ the cache for each URL:
     <cache>/<name>-<hash of the URL>/index.jsonl one line per file: name, size, version there, SHA-256
     <cache>/<name>-<hash of the URL>/.lock       held while a process fetches
 
+Of a corpus in S3 there is a light copy without the pictures in place of the files (`corpus/by_row.py`), unless all of
+it is asked for.
+
 A file is fetched beside its place, checked and then moved there, so each one is whole or absent. Its time is made
 from its hash: two caches of the same bytes look alike, and a file that was touched since is fetched again.
 """
@@ -28,16 +31,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from umif.corpus.manifest import json_lines, write_atomically
+from umif.corpus.by_row import MARKER, begin_light, is_light, is_table, reads_rows, state_of, write_light
+from umif.corpus.manifest import IMAGES_FOLDER, MANIFEST, json_lines, write_atomically
 from umif.corpus.progress import Bar
 from umif.corpus.remote import RemoteFile, RemoteFolder, is_url, shown
-from umif.errors import EmptyError, RemoteError, StorageError
+from umif.errors import CorpusError, EmptyError, RemoteError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CACHE_VARIABLE = "UMIF_CACHE"
-FILES, INDEX, LOCK, PARTS = "files", "index.jsonl", ".lock", "parts"
+FILES, LIGHT, INDEX, LOCK, PARTS = "files", "light", "index.jsonl", ".lock", "parts"
 # Transfers wait for the network, not for a core.
 TRANSFERS = 16
 MAX_FILES = 20_000_000
@@ -74,23 +78,21 @@ def local_root(root: str | Path, cache: Path | None, bar: Bar, max_bytes: int | 
     protocol, _, rest = root.partition("://")
     if protocol.lower() in _LOCAL and "::" not in root:
         return Path(unquote(urlsplit(root).path) if rest.startswith("/") else rest)
-    try:
-        return _Mirror(root, cache or default_cache(), max_bytes).update(bar)
-    except OSError as error:
-        where = error.filename or cache or default_cache()
-        fix = "make room or mend the permissions (or: --cache DIR), and run it again: it goes on where it stopped"
-        raise StorageError(f"cannot be written: {error.strerror or error}", where=where, fix=fix) from error
+    return _updated(_Mirror(root, cache or default_cache(), max_bytes), bar)
 
 
 def corpus_folder(corpus: str | Path) -> Path:
     """Return a corpus's folder on this machine: `corpus` itself, or the mirror of it if it is a URL.
 
-    What is not in the cache yet, or is another there by now, is fetched first and checked. A path made of a URL, whose
-    two slashes have become one (`s3:/bucket/corpus`), counts as that URL.
+    What is not in the cache yet, or is another there by now, is fetched first and checked; of a corpus in S3, all but
+    the pictures, which are read by row then (`corpus/by_row.py`). A path made of a URL, whose two slashes have become
+    one (`s3:/bucket/corpus`), counts as that URL.
 
     Raises:
         RemoteError: the URL cannot be read.
         EmptyError: there is no file behind it.
+        CorpusError: there are files, and no corpus, in S3.
+        ConfigError: `$UMIF_FETCH` is none of the ways to fetch.
         StorageError: the cache's disk is full or cannot be written.
     """
     text = str(corpus)
@@ -99,7 +101,18 @@ def corpus_folder(corpus: str | Path) -> Path:
     if not is_url(text):
         return Path(corpus)
     with Bar(True) as bar:
-        return local_root(text, None, bar)
+        if not reads_rows(text):
+            return local_root(text, None, bar)
+        return _updated(_LightMirror(text, default_cache(), None), bar)
+
+
+def _updated(mirror: _Mirror, bar: Bar) -> Path:
+    try:
+        return mirror.update(bar)
+    except OSError as error:
+        where = error.filename or mirror.folder
+        fix = "make room or mend the permissions (or: --cache DIR, $UMIF_CACHE), and run it again: it goes on"
+        raise StorageError(f"cannot be written: {error.strerror or error}", where=where, fix=fix) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +133,25 @@ class _Line:
 class _Mirror:
     """The mirror of one URL."""
 
+    _FILES, _INDEX = FILES, INDEX
+    # What is made here, and is not there.
+    _OWN: tuple[str, ...] = ()
+
     def __init__(self, url: str, cache: Path, max_bytes: int | None) -> None:
         self._url = url
         self._max_bytes = max_bytes
         last = "".join(c if c.isalnum() or c in "-_." else "_" for c in shown(url).rstrip("/").rpartition("/")[2])
-        self._folder = cache / f"{last[:40].strip('.') or 'root'}-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
-        self._files = self._folder / FILES
+        self.folder = cache / f"{last[:40].strip('.') or 'root'}-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
+        self._files = self.folder / self._FILES
 
     def update(self, bar: Bar) -> Path:
         """Fetch what is missing or has changed, remove what is gone, and return the folder (or the file)."""
+        remote, listed = self._list(bar)
+        with self._locked():
+            self._mirror(remote, listed, bar)
+        return self._files / remote.file if remote.file else self._files
+
+    def _list(self, bar: Bar) -> tuple[RemoteFolder, list[RemoteFile]]:
         remote = RemoteFolder(self._url)
         bar.start(f"listing {remote.shown}")
         listed = []
@@ -139,12 +162,13 @@ class _Mirror:
         if not listed:
             raise EmptyError("there is no file behind this URL", where=remote.shown, fix="check the URL")
         self._files.mkdir(parents=True, exist_ok=True)
-        with self._locked():
-            lines = self._update(remote, listed, bar)
-            write_atomically(self._folder / INDEX, json_lines(asdict(line) for line in lines))
-            self._remove_others({line.name for line in lines})
-            shutil.rmtree(self._folder / PARTS, ignore_errors=True)
-        return self._files / remote.file if remote.file else self._files
+        return remote, listed
+
+    def _mirror(self, remote: RemoteFolder, listed: list[RemoteFile], bar: Bar) -> None:
+        lines = self._update(remote, listed, bar)
+        write_atomically(self.folder / self._INDEX, json_lines(asdict(line) for line in lines))
+        self._remove_others({line.name for line in lines})
+        shutil.rmtree(self.folder / PARTS, ignore_errors=True)
 
     def _update(self, remote: RemoteFolder, listed: list[RemoteFile], bar: Bar) -> list[_Line]:
         known = self._known()
@@ -153,9 +177,9 @@ class _Mirror:
         }
         missing = [file for file in listed if not file.version or not _same(file, lines.get(file.name))]
         self._check_room(remote, listed, missing)
-        (self._folder / PARTS).mkdir(exist_ok=True)
+        (self.folder / PARTS).mkdir(exist_ok=True)
         bar.start(f"fetching {remote.shown}", len(missing))
-        with (self._folder / INDEX).open("a", encoding="utf-8") as index:
+        with (self.folder / self._INDEX).open("a", encoding="utf-8") as index:
             for line in self._fetched(remote, missing, lines):
                 bar.advance(1)
                 if lines.get(line.name) != line:
@@ -197,7 +221,7 @@ class _Mirror:
 
     def _fetch(self, remote: RemoteFolder, file: RemoteFile) -> _Line:
         target = self._files / file.name
-        part = self._folder / PARTS / hashlib.sha256(file.name.encode()).hexdigest()[:32]
+        part = self.folder / PARTS / hashlib.sha256(file.name.encode()).hexdigest()[:32]
         size, sha256 = remote.fetch(file, part)
         line = _Line(file.name, size, file.version, sha256)
         os.utime(part, ns=(line.time_ns, line.time_ns))
@@ -208,10 +232,12 @@ class _Mirror:
     def _check_room(self, remote: RemoteFolder, listed: list[RemoteFile], missing: list[RemoteFile]) -> None:
         self._check_total(remote, sum(file.size or 0 for file in listed))
         needed = sum(file.size or 0 for file in missing)
-        free = shutil.disk_usage(self._folder).free
+        free = shutil.disk_usage(self.folder).free
         if needed + _SPARE_BYTES > free:
             what = f"{needed / 2**30:.1f} GiB are to be fetched, and {free / 2**30:.1f} GiB are free"
-            raise StorageError(what, where=self._folder, fix="make room, or give another folder: --cache DIR")
+            raise StorageError(
+                what, where=self.folder, fix="make room, or give another folder: --cache DIR, $UMIF_CACHE"
+            )
 
     def _check_total(self, remote: RemoteFolder, total: int) -> None:
         if self._max_bytes is not None and total > self._max_bytes:
@@ -221,7 +247,7 @@ class _Mirror:
     def _known(self) -> dict[str, _Line]:
         known = {}
         try:
-            text = (self._folder / INDEX).read_text(encoding="utf-8", errors="replace")
+            text = (self.folder / self._INDEX).read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return {}
         for row in text.splitlines():
@@ -242,21 +268,47 @@ class _Mirror:
     def _remove_others(self, names: set[str]) -> None:
         """Remove files that are not behind the URL any more, and folders that are empty by then."""
         for path in sorted(self._files.rglob("*"), reverse=True):
+            name = path.relative_to(self._files)
+            if name.parts[0] in self._OWN:
+                continue
             if path.is_dir() and not path.is_symlink():
                 if not any(path.iterdir()):
                     path.rmdir()
-            elif path.relative_to(self._files).as_posix() not in names:
+            elif name.as_posix() not in names:
                 path.unlink()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        handle = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             # Waits: who comes second finds the files there.
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
         finally:
             os.close(handle)
+
+
+class _LightMirror(_Mirror):
+    """The mirror of a corpus whose pictures stay where they are."""
+
+    _FILES, _INDEX = LIGHT, "light.jsonl"
+    _OWN = (IMAGES_FOLDER, MARKER)
+
+    def update(self, bar: Bar) -> Path:
+        """Bring the tables up to date; copy that of the images, without pictures, if it is another by now."""
+        remote, listed = self._list(bar)
+        if remote.file or MANIFEST not in {file.name for file in listed}:
+            what = "is a file" if remote.file else f"holds no {MANIFEST}"
+            raise CorpusError(f"this is no corpus: it {what}", where=remote.shown, fix="check the URL")
+        state = state_of(listed)
+        with self._locked():
+            tables = [file for file in listed if is_table(file.name)]
+            if not is_light(self._url, self._files, state):
+                begin_light(self._url, self._files)
+            self._mirror(remote, tables, bar)
+            if not is_light(self._url, self._files, state):
+                write_light(self._url, self._files, state, bar)
+        return self._files
 
 
 def _same(file: RemoteFile, line: _Line | None) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import re
 import time
 import zipfile
@@ -95,6 +96,8 @@ class RemoteFolder:
         self.readers = 1 if self.protocol in _ONE_READER else None
         self.file = ""
         with _typed(self.shown):
+            # File systems live as long as the process and remember listings; what is there may have changed.
+            self._fs.invalidate_cache()
             if not self._is_folder(root):
                 self._fs.info(root)  # raises what stands in the way
                 root, _, self.file = root.rstrip("/").rpartition("/")
@@ -142,7 +145,7 @@ class RemoteFolder:
         """
         if file.version:
             return file
-        info = self._tried(file, lambda: self._fs.info(file.path))
+        info = _tried(self._where(file), lambda: self._fs.info(file.path))
         return _file(file.name, file.path, info)
 
     def fetch(self, file: RemoteFile, target: Path) -> tuple[int, str]:
@@ -165,18 +168,57 @@ class RemoteFolder:
                 raise EOFError("the bytes that came do not have the MD5 that they should have")
             return size, sha256
 
-        return self._tried(file, once)
+        return _tried(self._where(file), once)
 
-    def _tried(self, file: RemoteFile, action: Callable[[], _T]) -> _T:
-        where = f"{self.shown.rstrip('/')}/{file.name}"
-        for attempt in range(1, ATTEMPTS):
-            try:
-                with _typed(where):
-                    return action()
-            except BrokenOffError:
-                time.sleep(_PAUSE_SECONDS * 2 ** (attempt - 1))
-        with _typed(where):
-            return action()
+    def _where(self, file: RemoteFile) -> str:
+        return f"{self.shown.rstrip('/')}/{file.name}"
+
+
+def read_small(url: str) -> bytes:
+    """Return the bytes of the file behind `url` as they are now.
+
+    Raises:
+        RemoteError: no right, not there, or it keeps failing.
+    """
+    file_system, path = _file_system(url)
+    return _tried(shown(url), lambda: bytes(file_system.cat_file(path)))
+
+
+def s3_options(url: str) -> dict[str, str]:
+    """Return what Lance has to be told to reach the `s3://` URL that fsspec reaches: it looks in other places.
+
+    Credentials that only the environment or a profile hold are found by both, and are not passed.
+
+    Raises:
+        RemoteError: the package for S3 is missing.
+    """
+    file_system, _ = _file_system(url)
+    endpoint = file_system.endpoint_url or _first_set("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") or ""
+    options = {
+        "aws_endpoint": endpoint,
+        "allow_http": "true" if endpoint.startswith("http://") else "",
+        "aws_region": file_system.client_kwargs.get("region_name") or _first_set("AWS_REGION", "AWS_DEFAULT_REGION"),
+        "aws_access_key_id": file_system.key,
+        "aws_secret_access_key": file_system.secret,
+        "aws_session_token": file_system.token,
+        "skip_signature": "true" if file_system.anon else "",
+    }
+    return {name: str(value) for name, value in options.items() if value}
+
+
+def _first_set(*variables: str) -> str | None:
+    return next((value for name in variables if (value := os.environ.get(name))), None)
+
+
+def _tried(where: str, action: Callable[[], _T]) -> _T:
+    for attempt in range(1, ATTEMPTS):
+        try:
+            with _typed(where):
+                return action()
+        except BrokenOffError:
+            time.sleep(_PAUSE_SECONDS * 2 ** (attempt - 1))
+    with _typed(where):
+        return action()
 
 
 class BrokenOffError(RemoteError):
@@ -235,7 +277,7 @@ def _file_system(url: str) -> tuple[Any, str]:
     import fsspec
 
     try:
-        file_system, root = fsspec.core.url_to_fs(url)
+        file_system, root = fsspec.core.url_to_fs(url, **_region(url))
     except ImportError as error:
         cause = error.__cause__
         package = (cause.name if isinstance(cause, ModuleNotFoundError) else None) or _package(url)
@@ -249,6 +291,16 @@ def _file_system(url: str) -> tuple[Any, str]:
     except Exception as error:  # an archive's own file is opened here
         raise _explained(error, shown(url)) from None
     return file_system, str(root)
+
+
+def _region(url: str) -> dict[str, Any]:
+    """The region of AWS_REGION for `s3fs`, which would look at AWS_DEFAULT_REGION only."""
+    import fsspec
+
+    region = os.environ.get("AWS_REGION")
+    if not region or "s3://" not in url or "client_kwargs" in fsspec.config.conf.get("s3", {}):
+        return {}
+    return {"s3": {"client_kwargs": {"region_name": region}}}
 
 
 def _package(url: str) -> str:

@@ -1,7 +1,8 @@
 """A finished corpus, opened for reading.
 
 A `Corpus` is its path: it pickles as that and opens its Lance datasets when first used in a process, so it can be
-handed to spawned workers. It never writes.
+handed to spawned workers. It never writes, but for pictures of a corpus that is read by row (`corpus/by_row.py`), which
+it keeps in the cache.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from umif.corpus.by_row import RemotePictures
 from umif.corpus.manifest import IMAGES_FOLDER, LEDGER, PAIRS_FOLDER, read_manifest
 from umif.corpus.mirror import corpus_folder
 from umif.corpus.pixels import PIXELS_FOLDER, PixelCopy
@@ -45,12 +47,15 @@ class Corpus:
     def open(cls, path: str | Path) -> Corpus:
         """Open the corpus in `path`, which may be a URL (`s3://…`): then of its copy in the cache, fetched first.
 
+        From S3 tables are fetched alone, and pictures when they are read.
+
         Raises:
             CorpusError: there is none, it is unfinished, of another format, or its files are damaged.
             RemoteError: a URL cannot be read.
         """
         folder = corpus_folder(path)
         corpus = cls(folder, read_manifest(folder))
+        corpus._remote_pictures()
         expected = {IMAGES_FOLDER: corpus.manifest.images, PAIRS_FOLDER: sum(corpus.manifest.pairs.values())}
         for name, rows in expected.items():
             found = corpus._dataset(name).count_rows()
@@ -93,6 +98,9 @@ class Corpus:
 
     def take_jpegs(self, image_rows: ArrayLike) -> list[bytes]:
         """Return the pictures of `image_rows` as 8-bit grey JPEG, in that order and as often as named."""
+        remote = self._remote_pictures()
+        if remote is not None:
+            return remote.take(self._checked(IMAGES_FOLDER, image_rows).tolist())
         found: list[bytes] = self._take(IMAGES_FOLDER, image_rows, ["jpeg"]).column("jpeg").to_pylist()
         return found
 
@@ -136,9 +144,13 @@ class Corpus:
 
     def image_batches(self, columns: Sequence[str], batch_rows: int = 2048) -> Iterator[pa.RecordBatch]:
         """Yield some columns of all images in row order, a few thousand rows at a time."""
-        yield from self._dataset(IMAGES_FOLDER).to_batches(
-            columns=list(_known(columns, IMAGES)), batch_size=batch_rows, scan_in_order=True
-        )
+        names = list(_known(columns, IMAGES))
+        if "jpeg" not in names or self._remote_pictures() is None:
+            yield from self._dataset(IMAGES_FOLDER).to_batches(columns=names, batch_size=batch_rows, scan_in_order=True)
+            return
+        for first in range(0, self.manifest.images, batch_rows):
+            rows = np.arange(first, min(first + batch_rows, self.manifest.images))
+            yield from self._take(IMAGES_FOLDER, rows, names).combine_chunks().to_batches()
 
     def pair_batches(
         self, columns: Sequence[str], batch_rows: int = 2048, where: str | None = None
@@ -189,13 +201,21 @@ class Corpus:
 
     def _table(self, name: str, schema: pa.Schema, columns: Sequence[str] | None) -> pa.Table:
         names = [c for c in schema.names if c not in _HEAVY] if columns is None else _known(columns, schema)
+        if name == IMAGES_FOLDER and "jpeg" in names and self._remote_pictures() is not None:
+            return self._take(name, np.arange(self.manifest.images), names)
         return self._dataset(name).to_table(columns=list(names), scan_in_order=True)
 
     def _take(self, name: str, rows: ArrayLike, columns: Sequence[str]) -> pa.Table:
         dataset = self._dataset(name)
         # Each row is read once, in file order, whatever is asked for.
         unique, places = np.unique(self._checked(name, rows), return_inverse=True)
-        return dataset.take(unique.tolist(), columns=list(columns)).take(places)
+        remote = self._remote_pictures() if name == IMAGES_FOLDER and "jpeg" in columns else None
+        if remote is None:
+            return dataset.take(unique.tolist(), columns=list(columns)).take(places)
+        # Rows need a column to stand in, and an image's name is a short one.
+        light = dataset.take(unique.tolist(), columns=[c for c in columns if c != "jpeg"] or ["image"])
+        pictures = pa.array(remote.take(unique.tolist()), IMAGES.field("jpeg").type)
+        return light.append_column(IMAGES.field("jpeg"), pictures).select(list(columns)).take(places)
 
     def _checked(self, name: str, rows: ArrayLike) -> NDArray[np.int64]:
         wanted = np.asarray(rows, dtype=np.int64).reshape(-1)
@@ -207,26 +227,40 @@ class Corpus:
         return wanted
 
     def _pixel_copy(self) -> PixelCopy | None:
-        if self._process != os.getpid():
-            self._handles, self._process = {}, os.getpid()
-        if PIXELS_FOLDER not in self._handles:
-            self._handles[PIXELS_FOLDER] = PixelCopy.find(self.path, self.fingerprint)
-        found: PixelCopy | None = self._handles[PIXELS_FOLDER]
+        handles = self._own_handles()
+        if PIXELS_FOLDER not in handles:
+            handles[PIXELS_FOLDER] = PixelCopy.find(self.path, self.fingerprint)
+        found: PixelCopy | None = handles[PIXELS_FOLDER]
+        return found
+
+    def _remote_pictures(self) -> RemotePictures | None:
+        handles = self._own_handles()
+        if "jpeg" not in handles:
+            self._check_same()
+            handles["jpeg"] = RemotePictures.find(self.path, self.fingerprint)
+        found: RemotePictures | None = handles["jpeg"]
         return found
 
     def _dataset(self, name: str) -> Any:
-        if self._process != os.getpid():  # a handle does not survive a fork
-            self._handles, self._process = {}, os.getpid()
-        if name not in self._handles:
-            if read_manifest(self.path).fingerprint != self.fingerprint:
-                fix = "open it again; a run that learns from it has to start anew"
-                raise CorpusError("the corpus was replaced since it was opened", where=self.path, fix=fix)
+        handles = self._own_handles()
+        if name not in handles:
+            self._check_same()
             try:
-                self._handles[name] = lance.dataset(str(self.path / name))
+                handles[name] = lance.dataset(str(self.path / name))
             except (ValueError, OSError) as error:
                 fix = "prepare the corpus again with overwrite"
                 raise CorpusError(f"cannot be opened: {error}", where=self.path / name, fix=fix) from None
-        return self._handles[name]
+        return handles[name]
+
+    def _own_handles(self) -> dict[str, Any]:
+        if self._process != os.getpid():  # a handle does not survive a fork
+            self._handles, self._process = {}, os.getpid()
+        return self._handles
+
+    def _check_same(self) -> None:
+        if read_manifest(self.path).fingerprint != self.fingerprint:
+            fix = "open it again; a run that learns from it has to start anew"
+            raise CorpusError("the corpus was replaced since it was opened", where=self.path, fix=fix)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "manifest": self.manifest}

@@ -1,4 +1,4 @@
-"""A corpus in an object store is the corpus in a folder: fetched once, checked, and read from the cache."""
+"""A corpus in an object store is the corpus in a folder, whether it is fetched whole or read by row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from s3_server import ObjectStore, object_store
+from s3_server import ObjectStore, object_store, settings
 from train_runs import make_corpus, tiny_recipe
 from umif.corpus import Corpus, prepare
 from umif.corpus.mirror import corpus_folder
@@ -24,7 +24,7 @@ from umif.train.recipe import Recipe
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytest.importorskip("s3fs")
+s3fs = pytest.importorskip("s3fs")
 URL = "s3://bucket/data/corpus"
 PLACE = "bucket/data/corpus"
 
@@ -40,21 +40,18 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "corpus"
 
 
-@pytest.fixture
-def store(local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
-    import s3fs
+@pytest.fixture(params=["rows", "whole"])
+def way(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
+
+@pytest.fixture
+def store(local: Path, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
     with object_store() as server:
         server.upload(local, PLACE)
-        for name, value in {
-            "AWS_ENDPOINT_URL": server.url,
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "UMIF_CACHE": str(tmp_path / "cache"),
-        }.items():
+        for name, value in {**settings(server, tmp_path / "cache"), "UMIF_FETCH": way}.items():
             monkeypatch.setenv(name, value)
+        monkeypatch.setattr("umif.corpus.picture_cache.SPARE_BYTES", 0)
         s3fs.S3FileSystem.clear_instance_cache()
         yield server
         s3fs.S3FileSystem.clear_instance_cache()
@@ -68,6 +65,7 @@ def test_a_corpus_behind_a_url_is_the_one_in_the_folder(store: ObjectStore, loca
     assert found.pairs_table().equals(expected.pairs_table())
 
 
+@pytest.mark.parametrize("way", ["whole"], indirect=True)
 def test_nothing_is_fetched_twice(store: ObjectStore) -> None:
     Corpus.open(URL)
     assert max(store.fetched.values()) == 1
@@ -82,6 +80,7 @@ def test_a_path_that_lost_a_slash_is_still_the_url(store: ObjectStore) -> None:
     assert corpus_folder("corpora/chest") == Path("corpora/chest")
 
 
+@pytest.mark.parametrize("way", ["whole"], indirect=True)
 def test_a_transfer_that_breaks_off_is_tried_again(
     store: ObjectStore, local: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,9 +95,6 @@ def test_another_corpus_there_is_another_corpus_here(store: ObjectStore) -> None
     first = Corpus.open(URL)
     manifest = json.loads(store.objects[f"{PLACE}/corpus.json"])
     store.objects[f"{PLACE}/corpus.json"] = json.dumps({**manifest, "fingerprint": "1" * 64}).encode()
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
     assert Corpus.open(URL).fingerprint == "1" * 64
     with pytest.raises(CorpusError, match="was replaced since it was opened"):
         Corpus(first.path, first.manifest).take_jpegs([0])
