@@ -79,7 +79,7 @@ def pretrain(recipe: Recipe, *, resume: bool = True, progress: bool = True) -> P
         CollapseError: all features became alike.
         StorageError: the disk refused a write.
     """
-    # What is behind a URL is fetched once; run.json then names the copy, as whoever looks the corpus up later needs it.
+    # A corpus behind a URL has a folder in the cache, whole or light; run.json names that, for whoever looks it up later.
     recipe = recipe.model_copy(update={"corpus": corpus_folder(recipe.corpus)})
     with (
         joined(recipe.train.device) as processes,
