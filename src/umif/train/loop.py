@@ -79,7 +79,7 @@ def pretrain(recipe: Recipe, *, resume: bool = True, progress: bool = True) -> P
         CollapseError: all features became alike.
         StorageError: the disk refused a write.
     """
-    # A corpus behind a URL has a folder in the cache, whole or light; run.json names that, for whoever looks it up later.
+    # A corpus behind a URL has a folder in the cache; run.json names that, for whoever looks the corpus up later.
     recipe = recipe.model_copy(update={"corpus": corpus_folder(recipe.corpus)})
     with (
         joined(recipe.train.device) as processes,
