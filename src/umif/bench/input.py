@@ -15,16 +15,19 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import statistics
 import tarfile
 import tempfile
 import time
 import warnings
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from umif.bench.hardware import describe_hardware
 from umif.bench.timing import paired_ratio, take_turns
@@ -32,7 +35,8 @@ from umif.corpus import Corpus, add_pixels, prepare
 from umif.imaging import AugmentConfig, centre_view, decode_jpeg_grey, draw_augmentation, warp_image
 from umif.imaging.device import Unwarped, stack_unwarped
 from umif.rng import brief_rng, keyed_rng
-from umif.tokens import DataConfig, StepDataset, TextTokenizer, batches, vocabulary_texts
+from umif.tokens import Batch, DataConfig, StepDataset, TextTokenizer, vocabulary_texts
+from umif.tokens.workers import make_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,10 +61,9 @@ def measure_input(
         images: Pictures that each way goes through in its turn.
         size: Side of the crop, pixels.
         rounds: Turns that count.
-        progress: Show a bar on standard error.
+        progress: Show bars on standard error.
     """
     import cv2
-    import torch
 
     threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
@@ -82,7 +85,7 @@ def measure_input(
                 "hardware": describe_hardware(),
                 "pictures": _describe(jpegs, size),
                 "results": [_row(source, variant, len(jpegs), seconds) for source, variant in ways],
-                "workers": _scaling(opened, size),
+                "workers": _scaling(opened, size, rounds, progress),
             }
     finally:
         torch.set_num_threads(threads[0])
@@ -252,20 +255,85 @@ def _describe(jpegs: list[bytes], size: int) -> dict[str, Any]:
     }
 
 
-def _scaling(corpus: Corpus, size: int) -> dict[str, Any]:
-    """Packed batches of all kinds by one worker process and by two; wall time, once both have started."""
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What a worker process makes and the processor seconds that it has spent so far; `sent` or not, it is made."""
+
+    dataset: StepDataset
+    sent: bool
+
+    def __call__(self, step: int) -> tuple[Batch | None, int, int, float]:
+        batch, _ = self.dataset[step]
+        return batch if self.sent else None, len(batch), os.getpid(), time.process_time()
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One turn: pairs a second by the clock, and processor milliseconds a batch of the makers and of who takes in."""
+
+    pairs_per_s: float
+    maker_ms: float
+    main_ms: float
+
+
+def _scaling(corpus: Corpus, size: int, rounds: int, progress: bool) -> dict[str, Any]:
+    """Packed batches of all kinds by one worker process and by two, and by as many that keep what they make.
+
+    Those tell what the machine itself allows, whose cores share memory and the power they may draw.
+    """
     tokenizer = TextTokenizer.train(vocabulary_texts(corpus))
     config = DataConfig(image_size=size - size % 16, pairs_per_kind=16)
     dataset = StepDataset(corpus.path, tokenizer, config, seed=0)
-    rates = {}
-    for workers in (1, 2):
-        made = batches(dataset, 0, 4 + _SCALING_STEPS, workers)
-        for _ in range(4):
-            next(made)
-        start = time.perf_counter()
-        pairs = sum(len(batch) for _, batch, _ in made)
-        rates[workers] = pairs / (time.perf_counter() - start)
+    turns: dict[tuple[bool, int], list[_Turn]] = {(sent, count): [] for sent in (True, False) for count in (1, 2)}
+
+    def way(sent: bool, count: int) -> Way:
+        return lambda: turns[sent, count].append(_turn(_Made(dataset, sent), count))
+
+    ways = {f"{sent} {count}": way(sent, count) for sent, count in turns}
+    take_turns(ways, rounds=rounds, title="making batches", progress=progress)
+    counted = {key: each[1:] for key, each in turns.items()}  # the first round is not counted
+    told = [_compare(counted[sent, 1], counted[sent, 2]) for sent in (True, False)]
+    return {**told[0], "unsent": told[1]}
+
+
+def _turn(make: _Made, count: int) -> _Turn:
+    """Time steps in the midst of a series: workers have started, and none is at its end."""
+    warm_up = 2 * count
+    last = warm_up + _SCALING_STEPS
+    pairs, spent = 0, 0.0
+    until: dict[int, float] = {}
+    made = make_steps(make, 0, last + 2 * count, workers=count)
+    start = main = 0.0
+    for step, (batch, length, process, seconds) in zip(range(last), made, strict=False):
+        if step >= warm_up:
+            pairs += length
+            spent += seconds - until.get(process, 0.0)
+        until[process] = seconds
+        if batch is not None:
+            _read(batch)
+        if step == warm_up - 1:
+            start, main = time.perf_counter(), time.process_time()
+    took, main = time.perf_counter() - start, time.process_time() - main
+    made.close()  # type: ignore[attr-defined]  # an iterator that is a generator
+    return _Turn(pairs / took, 1e3 * spent / _SCALING_STEPS, 1e3 * main / _SCALING_STEPS)
+
+
+def _read(batch: Batch) -> None:
+    """Read a byte of every page: what a step would do, or copying to a device."""
+    for tensor in (batch.images_NHW, batch.masks_MHW3, batch.group1.rows_T, batch.group0.rows_T, batch.full.rows_T):
+        tensor.reshape(-1).view(torch.uint8)[::4096].sum()
+
+
+def _compare(one: list[_Turn], two: list[_Turn]) -> dict[str, Any]:
+    def median(name: str, digits: int) -> dict[str, float]:
+        rows = {"1": one, "2": two}
+        return {
+            count: round(statistics.median(getattr(turn, name) for turn in turns), digits)
+            for count, turns in rows.items()
+        }
+
     return {
-        "pairs_per_s": {str(workers): round(rate, 1) for workers, rate in rates.items()},
-        "ratio": round(rates[2] / rates[1], 2),
+        "pairs_per_s": median("pairs_per_s", 1),
+        "ratio": paired_ratio([turn.pairs_per_s for turn in two], [turn.pairs_per_s for turn in one]).to_json(),
+        "processor_ms_a_batch": {"worker": median("maker_ms", 2), "main": median("main_ms", 2)},
     }

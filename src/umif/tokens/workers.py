@@ -1,21 +1,20 @@
 """Worker processes that make the steps of a run, in order, whatever happens to them.
 
 Mental model: worker w of n makes steps first + w, first + w + n, …; each has a socket of its own, over which steps go
-one way and results the other. What a step gives is a pure function of the step, so a worker that died or hung is
-replaced and its successor is asked for whatever it still owed: nothing is lost and nothing comes twice.
+one way and results the other, their large arrays in memory that both sides see (`parcel`). What a step gives is a pure
+function of the step, so a worker that died or hung is replaced and its successor is asked for whatever it still owed:
+nothing is lost and nothing comes twice.
 
 Why not torch's DataLoader: it notices a dead worker in a signal handler, which raises wherever the training step
 happens to be; its workers share one queue, whose lock a killed worker may take along; and it passes tensors through
-shared memory, which containers keep small.
+/dev/shm, which containers keep small.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import multiprocessing
 import os
-import pickle
 import queue
 import signal
 import socket
@@ -26,19 +25,21 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import cv2
-import numpy as np
 import torch
 
 from umif.errors import LoaderError, UmifError
+from umif.tokens.parcel import Receiver, Sender, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from multiprocessing.context import ForkServerProcess
 
+    from umif.tokens.parcel import Parcel
+
 T = TypeVar("T")
 
 RESTARTS = 3
-_NUMBER = struct.Struct("<q")
+_ORDER = struct.Struct("<qq")  # the step, and which of its trays are free again
 _READY = b"!"
 # Starting means importing; on a busy machine that takes long, and it is no sign of hanging.
 _START_SECONDS = 300.0
@@ -105,6 +106,7 @@ class _Worker:
         self._socket, theirs = socket.socketpair()
         self._socket.settimeout(max(self._timeout, _START_SECONDS))
         self._ready = False
+        self._receiver = Receiver()  # what the last worker left stays readable as long as anything refers to it
         # Never forked from here: Lance, Arrow and torch run threads that a fork would leave half-alive. The fork server
         # has none, and has torch imported already, so a worker starts in a moment.
         context = multiprocessing.get_context("forkserver")
@@ -125,7 +127,7 @@ class _Worker:
 
     def _send(self, step: int) -> None:
         with contextlib.suppress(OSError):  # if it is dead, `take` notices and starts another
-            self._socket.sendall(_NUMBER.pack(step))
+            self._socket.sendall(_ORDER.pack(step, self._receiver.take_returned()))
 
     def take(self) -> Any:
         """Wait for the oldest step asked for."""
@@ -134,10 +136,10 @@ class _Worker:
                 self._start()
             try:
                 if not self._ready:
-                    _read(self._socket, len(_READY))
+                    read(self._socket, len(_READY))
                     self._ready = True
                     self._socket.settimeout(self._timeout)
-                made, value = _receive(self._socket)
+                made, value = self._receiver.receive(self._socket)
             except (OSError, EOFError) as error:
                 how = self._how_it_ended(error)
                 self.end(kill=True)
@@ -195,21 +197,28 @@ def _serve(line: socket.socket, make: Callable[[int], Any]) -> None:
     cv2.setNumThreads(1)
     with contextlib.suppress(OSError):
         line.sendall(_READY)
-    finished: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
+    sender = Sender()
+    finished: queue.SimpleQueue[Parcel] = queue.SimpleQueue()
     # Results leave in a thread of their own, so that the next step is made while the main process is busy.
     threading.Thread(target=_send_finished, args=(line, finished), daemon=True).start()
     while True:
         try:
-            (step,) = _NUMBER.unpack(_read(line, _NUMBER.size))
+            step, trays = _ORDER.unpack(read(line, _ORDER.size))
         except (OSError, EOFError):
             return  # the main process let go, or is gone
-        try:
-            finished.put((True, make(step)))
-        except UmifError as error:
-            finished.put((False, error))
-        except Exception as error:
-            text = "".join(traceback.format_exception(error)).rstrip()
-            finished.put((False, LoaderError(f"making step {step} failed\n{text}", where="loader")))
+        sender.take_back(trays)
+        finished.put(_make(make, step, sender))
+
+
+def _make(make: Callable[[int], Any], step: int, sender: Sender) -> Parcel:
+    """Make a step and pack it, or what it raised."""
+    try:
+        return sender.pack((True, make(step)))
+    except UmifError as error:
+        return sender.pack((False, error))
+    except Exception as error:
+        text = "".join(traceback.format_exception(error)).rstrip()
+        return sender.pack((False, LoaderError(f"making step {step} failed\n{text}", where="loader")))
 
 
 def _leave_with_parent() -> None:
@@ -219,50 +228,10 @@ def _leave_with_parent() -> None:
         os._exit(1)
 
 
-def _send_finished(line: socket.socket, finished: queue.SimpleQueue[tuple[bool, Any]]) -> None:
+def _send_finished(line: socket.socket, finished: queue.SimpleQueue[Parcel]) -> None:
     while True:
-        result = finished.get()
+        parcel = finished.get()
         try:
-            _send(line, result)
+            parcel.send(line)
         except OSError:
             return
-
-
-# ------------------------------------------------------------------------------------------------ on the line
-class _Pickler(pickle.Pickler):
-    """Tensors as arrays, whose memory is sent as it is."""
-
-    def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            return torch.from_numpy, (value.numpy(),)
-        return NotImplemented
-
-
-def _send(line: socket.socket, value: Any) -> None:
-    """Send: number of parts, length of each part, the parts (the pickle, then its buffers)."""
-    buffers: list[pickle.PickleBuffer] = []
-    text = io.BytesIO()
-    _Pickler(text, protocol=5, buffer_callback=buffers.append).dump(value)
-    parts = [text.getbuffer(), *(buffer.raw() for buffer in buffers)]
-    lengths = np.array([len(parts), *(part.nbytes for part in parts)], dtype="<i8")
-    line.sendall(lengths.tobytes())
-    for part in parts:
-        line.sendall(part)
-
-
-def _receive(line: socket.socket) -> Any:
-    (count,) = _NUMBER.unpack(_read(line, _NUMBER.size))
-    lengths = np.frombuffer(_read(line, count * _NUMBER.size), dtype="<i8")
-    text, *buffers = [_read(line, int(length)) for length in lengths]
-    return pickle.loads(text, buffers=buffers)
-
-
-def _read(line: socket.socket, length: int) -> bytearray:
-    data = bytearray(length)
-    view = memoryview(data)
-    while len(view):
-        got = line.recv_into(view)
-        if not got:
-            raise EOFError("the line was closed")
-        view = view[got:]
-    return data

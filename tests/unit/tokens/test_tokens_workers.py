@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,11 +15,14 @@ import numpy as np
 import pytest
 import torch
 
+from trays import held, on_a_tray
 from umif.errors import ImageError, LoaderError
 from umif.tokens.workers import RESTARTS, make_steps
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs memfd_create and /proc")
 
 
 @dataclass(frozen=True)
@@ -129,9 +134,13 @@ def test_leaving_early_leaves_no_process_behind(tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Arrays:
-    """Makes values of many types and sizes."""
+    """Makes values of many types and sizes, in a worker that can be kept from sharing memory."""
+
+    shares: bool = True
 
     def __call__(self, step: int) -> dict[str, object]:
+        if not self.shares and multiprocessing.parent_process() is not None:
+            vars(os).pop("memfd_create", None)
         rng = np.random.default_rng(step)
         return {
             "large": torch.from_numpy(rng.integers(0, 256, (3, 500, 500), dtype=np.uint8)),
@@ -142,8 +151,9 @@ class Arrays:
         }
 
 
-def test_tensors_arrive_bit_for_bit_and_can_be_written_to() -> None:
-    for step, found in enumerate(make_steps(Arrays(), 0, 3, workers=1)):
+@pytest.mark.parametrize("shares", [True, False])
+def test_tensors_arrive_bit_for_bit_and_can_be_written_to(shares: bool) -> None:
+    for step, found in enumerate(make_steps(Arrays(shares), 0, 3, workers=1)):
         expected = Arrays()(step)
         assert found.keys() == expected.keys()
         for name in ("large", "empty", "floats"):
@@ -152,6 +162,79 @@ def test_tensors_arrive_bit_for_bit_and_can_be_written_to() -> None:
             assert isinstance(right, torch.Tensor)
             assert torch.equal(left, right)
             assert left.dtype == right.dtype
+            if name == "large" and sys.platform == "linux":
+                assert on_a_tray(left) == shares
             left.zero_()
         assert np.array_equal(found["array"], expected["array"])  # type: ignore[arg-type]
         assert found["rest"] == expected["rest"]
+
+
+@dataclass(frozen=True)
+class Large:
+    """Makes step k as a tensor of its own length, full of k."""
+
+    def __call__(self, step: int) -> torch.Tensor:
+        return torch.full((400_000 + 1_000 * (step % 7),), step, dtype=torch.int32)
+
+
+@linux
+def test_descriptors_and_mappings_stay_flat_over_hundreds_of_steps() -> None:
+    seen: list[list[tuple[int, int]]] = []
+    for step, found in enumerate(make_steps(Large(), 0, 500, workers=2)):
+        assert found[0] == found[-1] == step
+        if step in (100, 499):
+            # The second worker may have left by the last step, so what a worker holds is asked of both before.
+            workers = [held(process.pid or 0) for process in multiprocessing.active_children()] if step == 100 else []
+            seen.append([held(), *workers])
+    (early, *workers), (late,) = seen
+    assert len(workers) == 2
+    assert all(mapped <= 8 for _, mapped in workers)
+    assert 0 < early[1] <= 16
+    assert late[1] <= early[1] + 2  # a busy machine may make a worker ask for another tray now and then
+    assert late[0] <= early[0] + 2
+
+
+@linux
+def test_a_worker_that_is_killed_while_it_sends_takes_nothing_along_and_leaves_nothing_behind() -> None:
+    before: tuple[int, int] | None = None
+    killed = 0
+    steps = make_steps(Large(), 0, 120, workers=2)
+    for step, found in enumerate(steps):
+        assert len(found) == len(Large()(step))
+        assert (found == step).all()
+        if step == 20:
+            before = held()
+        if step >= 20 and step % 10 == 0:
+            # A worker is asked for its next step as the one before it is taken, so now it makes or sends.
+            time.sleep(0.0005 * (step % 40) / 10)
+            for process in multiprocessing.active_children():
+                os.kill(process.pid or 0, signal.SIGKILL)
+                killed += 1
+    assert killed >= 10
+    del found
+    gc.collect()
+    assert before is not None
+    after = held()
+    assert after[1] == 0
+    assert after[0] <= before[0]
+
+
+@linux
+def test_what_a_worker_made_outlives_it() -> None:
+    kept = []
+    for step, found in enumerate(make_steps(Large(), 0, 8, workers=2)):
+        kept.append(found)
+        if step == 4:
+            for process in multiprocessing.active_children():
+                os.kill(process.pid or 0, signal.SIGKILL)
+    assert not multiprocessing.active_children()
+    assert all((each == step).all() for step, each in enumerate(kept))
+
+
+def test_a_value_that_cannot_be_sent_is_an_error_and_no_hanging() -> None:
+    with pytest.raises(LoaderError, match=r"making step 0 failed\n(?s:.)*pickle"):
+        list(make_steps(unpicklable, 0, 2, workers=1, timeout_seconds=120))
+
+
+def unpicklable(step: int) -> object:
+    return lambda: step

@@ -42,5 +42,13 @@ def _show(found: Mapping[str, Any]) -> None:
         median, low, high = row["ratio_to_pillow"]
         ratio = f"{median:.2f} ({low:.2f}–{high:.2f})"
         print(f"{row['source']:<26}{row['variant']:<10}{row['images_per_s_per_core']:>16.0f}{ratio:>24}")
-    rates = ", ".join(f"{count}: {rate:.0f} pairs/s" for count, rate in workers["pairs_per_s"].items())
-    print(f"whole batches by worker processes: {rates}; ratio {workers['ratio']:.2f}")
+    for what, found_of in (("sent by worker processes", workers), ("made and not sent", workers["unsent"])):
+        rates = ", ".join(f"{count}: {rate:.0f} pairs/s" for count, rate in found_of["pairs_per_s"].items())
+        median, low, high = found_of["ratio"]
+        print(f"whole batches, {what}: {rates}; ratio {median:.2f} ({low:.2f}–{high:.2f})")
+    spent = workers["processor_ms_a_batch"]
+    rates = ", ".join(
+        f"{count}: {spent['worker'][count]:.1f} ms by a worker and {spent['main'][count]:.1f} ms by who takes it in"
+        for count in spent["worker"]
+    )
+    print(f"processor time of a batch, {rates}")
