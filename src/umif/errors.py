@@ -110,6 +110,10 @@ class LoaderError(UmifError):
     """Worker processes that made batches died, hung or failed, and starting them again did not help."""
 
 
+class ProcessLostError(UmifError):
+    """Another process of the same run ended or cannot be reached; what it said before tells why."""
+
+
 class ShapeError(UmifError):
     """Tensors whose shapes do not fit together."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from umif.errors import ConfigError, RunError, UmifError
+from umif.errors import ConfigError, ProcessLostError, RunError, UmifError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 # Long enough for the main process to train a vocabulary or to verify a large checkpoint while the others wait; a
 # process that dies is noticed at once, through its closed connection.
 TIMEOUT = timedelta(hours=1)
+
+# How gloo, which has no type of error of its own, tells of a process that is gone.
+_LOST = re.compile(r"gloo/|Connection (?:closed|reset|refused)")
 
 T = TypeVar("T")
 
@@ -107,6 +111,7 @@ def joined(device: str) -> Iterator[Processes]:
 
     Raises:
         ConfigError: the device does not exist.
+        ProcessLostError: another process ended in the middle of the work, or does not answer.
     """
     chosen = _device(device)
     if dist.is_available() and dist.is_initialized():
@@ -118,11 +123,27 @@ def joined(device: str) -> Iterator[Processes]:
         return
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
+    with _lost_processes_named():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
+        try:
+            yield Processes(dist.get_rank(), dist.get_world_size(), chosen)
+        finally:
+            dist.destroy_process_group()
+
+
+@contextmanager
+def _lost_processes_named() -> Iterator[None]:
+    """Turn what torch raises where another process is gone into a typed error."""
     try:
-        yield Processes(dist.get_rank(), dist.get_world_size(), chosen)
-    finally:
-        dist.destroy_process_group()
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or _LOST.search(str(error))):
+            raise
+        said = str(error).splitlines()[0]
+        raise ProcessLostError(
+            f"another process of the run is gone, or does not answer ({said:.200})",
+            fix="see what it said; the same command goes on from the last checkpoint",
+        ) from error
 
 
 def _device(name: str) -> torch.device:

@@ -56,13 +56,20 @@ class RunFolder:
             ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self._lock.close()
             raise RunError(
                 "another process is training in this run folder",
                 where=self.path,
                 fix="wait for it or stop it, or choose another `out`",
             ) from None
+        except OSError as error:
+            self._lock.close()
+            raise StorageError(
+                f"the run folder cannot be locked against other processes: {error.strerror or error}",
+                where=self.path,
+                fix="choose an `out` whose file system has locks (NFS 4; Lustre mounted with `flock`)",
+            ) from error
 
     def __enter__(self) -> Self:
         return self

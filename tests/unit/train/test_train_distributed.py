@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 
 from train_runs import finish, make_corpus, run_many, start, start_many, steps_done, tiny_recipe, train, wait_for_step
 from umif.encoder import load_encoder
-from umif.errors import ConfigError, RunError, StorageError
+from umif.errors import ConfigError, ProcessLostError, RunError, StorageError
 from umif.objectives import compute_losses
 from umif.train import shard
 from umif.train.checkpoint import latest_checkpoint, load_tensors
@@ -177,6 +177,13 @@ def test_a_process_holds_the_whole_weights_of_one_block_at_a_time(
         assert counts.count(1) >= 8 * STEPS
 
 
+def train_and_tell(recipe: dict[str, Any], environment: dict[str, str]) -> None:
+    """Body of a process: train; what it says goes into a file beside the run folder."""
+    said = Path(recipe["out"]).with_name(f"said-{environment['RANK']}.txt")
+    with said.open("w") as stream, redirect_stderr(stream):
+        train(recipe, environment)
+
+
 def fail_to_write(recipe: dict[str, Any], environment: dict[str, str]) -> None:
     """Body of a process: train; the second one's disk is full once the run has two checkpoints."""
     write = Disk.write
@@ -186,10 +193,9 @@ def fail_to_write(recipe: dict[str, Any], environment: dict[str, str]) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write(disk, descriptor, data)
 
-    said = Path(recipe["out"]).with_name(f"said-{environment['RANK']}.txt")
-    with pytest.MonkeyPatch.context() as patch, said.open("w") as stream, redirect_stderr(stream):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Disk, "write", refuse)
-        train(recipe, environment)
+        train_and_tell(recipe, environment)
 
 
 def test_a_full_disk_of_one_process_ends_all_and_costs_no_checkpoint(corpus: Path, alone: Path, tmp_path: Path) -> None:
@@ -256,6 +262,24 @@ def test_the_number_of_processes_may_change_on_the_way(corpus: Path, alone: Path
     wait_for_step(run, 2, process)
     os.kill(process.pid or 0, signal.SIGTERM)
     assert finish(process) == 128 + signal.SIGTERM
+    assert 0 < steps_done(run) < STEPS
+    assert run_many(recipe, 2) == [0, 0]
+    assert_same_training(alone, run)
+
+
+@pytest.mark.parametrize("shards", ["none", "full"])
+def test_a_process_that_is_killed_ends_the_others_with_a_word_about_it(
+    corpus: Path, alone: Path, tmp_path: Path, shards: str
+) -> None:
+    run = tmp_path / "run"
+    recipe = recipe_of(corpus, run, shard=shards, save_every=1)
+    processes = start_many(recipe, 2, train_and_tell)
+    wait_for_step(run, 2, processes[0])
+    os.kill(processes[1].pid or 0, signal.SIGKILL)
+    assert [finish(process) for process in processes] == [ProcessLostError.exit_code, -signal.SIGKILL]
+    said = (tmp_path / "said-0.txt").read_text()
+    assert "another process of the run is gone" in said
+    assert "goes on from the last checkpoint" in said
     assert 0 < steps_done(run) < STEPS
     assert run_many(recipe, 2) == [0, 0]
     assert_same_training(alone, run)

@@ -207,6 +207,17 @@ def test_a_folder_in_use_is_refused(run: Run, tmp_path: Path) -> None:
     run(steps=1)
 
 
+def test_a_file_system_without_locks_is_told_from_a_folder_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("umif.train.runfolder.fcntl.flock", refuse)
+    with pytest.raises(StorageError, match="cannot be locked against other processes: No locks available"):
+        RunFolder(tmp_path / "run")
+
+
 def break_losses(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
     """Make the loss of the steps (counted from 1, over all runs of the test) NaN."""
     calls = 0
