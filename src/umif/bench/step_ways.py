@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from umif.tokens.batch import Batch
+
+    # A network and what trains it.
+    _Trained = tuple[Any, torch.optim.Optimizer]
 
 Dtype = Literal["fp32", "bf16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -89,7 +93,7 @@ class Way:
 
 
 class Ways:
-    """Makes the ways of one setting; those of ours share one model, and so its weights and moments."""
+    """Makes the ways of one setting; those of one method share a model, and so its weights and moments."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
@@ -145,13 +149,8 @@ class Ways:
     def _two_view(self, dtype: str) -> Way:
         """BYOL: two views of each picture, either through the student and through the averaged teacher."""
         pairs = self.setting.pairs
-        student = nn.Sequential(self._vit(0), _mlp(self._width, _BYOL_OUT))
-        teacher = nn.Sequential(self._vit(0), _mlp(self._width, _BYOL_OUT))
-        teacher.load_state_dict(student.state_dict())
-        model = nn.ModuleDict(
-            {"student": student, "predictor": _mlp(_BYOL_OUT, _BYOL_OUT), "teacher": teacher.requires_grad_(False)}
-        ).to(self.setting.device)
-        optimizer = build_optimizer(model, OptimConfig())
+        model, optimizer = self._byol
+        student, teacher = list(model["student"].parameters()), list(model["teacher"].parameters())
         views = self._pictures(2 * pairs)
 
         def run(_: int) -> None:
@@ -162,7 +161,7 @@ class Ways:
             one, two = other.float().split(pairs)
             _descend(model, optimizer, 2 - 2 * F.cosine_similarity(own.float(), torch.cat([two, one])).mean())
             with torch.no_grad():
-                torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 0.004)
+                torch._foreach_lerp_(teacher, student, 0.004)
 
         heads = linear(2 * pairs, self._width + _BYOL_OUT, _BYOL_HIDDEN)
         forward = self._tower(2 * pairs)
@@ -170,14 +169,8 @@ class Ways:
 
     def _open_clip(self, dtype: str) -> Way:
         """CLIP as open_clip builds it, with 77 text tokens always."""
-        clip = importlib.import_module("open_clip.model")
         setting, width = self.setting, _TEXT_WIDTH[self._width]
-        model = clip.CLIP(
-            width,
-            clip.CLIPVisionCfg(layers=setting.depth, width=self._width, patch_size=16, image_size=setting.image_size),
-            clip.CLIPTextCfg(_CLIP_TOKENS, _CLIP_WORDS, width=width, heads=width // 64, layers=setting.depth),
-        ).to(setting.device)
-        optimizer = build_optimizer(model, OptimConfig())
+        model, optimizer = self._clip
         loss = importlib.import_module("open_clip.loss").ClipLoss()
         images, texts = self._pictures(setting.pairs, channels=3), self._ids()
 
@@ -194,8 +187,8 @@ class Ways:
     def _supervised(self, dtype: str) -> Way:
         """A timm ViT that learns fourteen findings from labels."""
         setting = self.setting
-        model = self._vit(_FINDINGS).to(setting.device)
-        optimizer, images = build_optimizer(model, OptimConfig()), self._pictures(setting.pairs)
+        model, optimizer = self._labelled
+        images = self._pictures(setting.pairs)
         labels = torch.randint(0, 2, (setting.pairs, _FINDINGS), generator=_generator()).float().to(setting.device)
 
         def run(_: int) -> None:
@@ -206,6 +199,38 @@ class Ways:
         return Way(run, [3 * self._tower(setting.pairs) + 2 * self._patches(setting.pairs)])
 
     # ------------------------------------------------------------------------------------------- parts
+    @cached_property
+    def _byol(self) -> _Trained:
+        student = nn.Sequential(self._vit(0), _mlp(self._width, _BYOL_OUT))
+        teacher = nn.Sequential(self._vit(0), _mlp(self._width, _BYOL_OUT))
+        teacher.load_state_dict(student.state_dict())
+        predictor = _mlp(_BYOL_OUT, _BYOL_OUT)
+        return self._trained(
+            nn.ModuleDict({"student": student, "predictor": predictor, "teacher": teacher.requires_grad_(False)})
+        )
+
+    @cached_property
+    def _clip(self) -> _Trained:
+        clip = importlib.import_module("open_clip.model")
+        setting, width = self.setting, _TEXT_WIDTH[self._width]
+        return self._trained(
+            clip.CLIP(
+                width,
+                clip.CLIPVisionCfg(
+                    layers=setting.depth, width=self._width, patch_size=16, image_size=setting.image_size
+                ),
+                clip.CLIPTextCfg(_CLIP_TOKENS, _CLIP_WORDS, width=width, heads=width // 64, layers=setting.depth),
+            )
+        )
+
+    @cached_property
+    def _labelled(self) -> _Trained:
+        return self._trained(self._vit(_FINDINGS))
+
+    def _trained(self, model: nn.Module) -> _Trained:
+        model.to(self.setting.device)
+        return model, build_optimizer(model, OptimConfig())
+
     def _vit(self, classes: int) -> Any:
         import timm
 
@@ -244,10 +269,11 @@ def installed(variant: str) -> bool:
 
 
 def _descend(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
     loss.backward()
     clip_gradients(model, 1.0)
     optimizer.step()
+    # Last, so that no method holds gradients while others take their turns.
+    optimizer.zero_grad(set_to_none=True)
 
 
 def _mlp(inner: int, outer: int) -> nn.Sequential:
