@@ -182,7 +182,9 @@ def script(file: Path, channels: int) -> str:
 
 def scripted(module: torch.nn.Module, file: Path) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch would rather have other ways; users have these files
+        # torch would rather have other ways, and says so by another kind in each version; users have these files.
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
         torch.jit.script(module).save(str(file))
 
 
