@@ -78,8 +78,10 @@ def load_function(file: Path, device: torch.device) -> FunctionBackbone:
 def _load_script(file: Path, device: torch.device) -> FunctionBackbone:
     try:
         with warnings.catch_warnings():
-            # TorchScript is on its way out of torch, and yet what many models are handed over as.
+            # TorchScript is on its way out of torch, as each version says by another kind of warning, and yet what many
+            # models are handed over as.
             warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
             module = torch.jit.load(str(file), map_location=device).eval()
     except Exception as error:  # the loader raises RuntimeError, ValueError and others
         lines = (str(error).strip() or type(error).__name__).splitlines()

@@ -28,7 +28,9 @@ class VqaConfig(Config):
     warmup_share: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which the rate rises. C: 0.1")
     clip: float = Field(1.0, gt=0, description="Largest norm of the gradient. C: 1")
     check_every: int = Field(25, gt=0, description="Steps between looks at val. C: 25")
-    patience: int = Field(4, gt=0, description="Looks without a better likelihood before it stops. C: 4")
+    patience: float = Field(
+        0.5, gt=0, le=1, description="Share of the steps without a better likelihood after which it stops. C: half"
+    )
     val_images: int = Field(64, gt=0, description="Most val images looked at, drawn once, with all questions. C: 64")
     frozen: bool = Field(False, description="Train the decoder only. P: the whole model is fine-tuned")
     decoder: str = Field("scratch", description="scratch, or hub id or folder of a BERT to start from. P: BERT")

@@ -127,7 +127,7 @@ class _Course:
             if now > self.best or not self.kept:
                 self.best, best_step = now, step
                 self.kept = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-            elif step - best_step >= config.patience * stage.check_every:
+            elif step - best_step >= config.patience * stage.steps:
                 break
         self.bar(stage.steps - step)
         if self.kept:

@@ -101,6 +101,19 @@ def test_the_decoder_alone_tells_pictures_apart_whose_tokens_have_nearly_everyth
     assert rights[1] < 0.7
 
 
+@pytest.mark.parametrize(("patience", "made"), [(0.25, 6), (0.5, 11), (1.0, 20)])
+def test_a_stage_stops_after_a_share_of_its_steps_without_a_better_likelihood(
+    corpus: Corpus, encoder: Encoder, patience: float, made: int
+) -> None:
+    [questions] = chosen_questions(corpus, (), "clean")
+    # With such rates the first look stays the best one.
+    rates = {"lr": 1e-30, "lr_encoder": 1e-30, "weight_decay": 0.0}
+    config = VqaConfig(decoder_steps=0, steps=20, check_every=1, patience=patience, images=2, questions=2, **rates)
+    model = build_vqa_model(encoder, config, seed=0)
+    fitted = fit(model, Pictures(corpus, encoder.preprocessing), questions, questions.of("train"), config, seed=0)
+    assert (fitted.steps, fitted.planned, fitted.best_step) == (made, 20, 1)
+
+
 @pytest.fixture(scope="module")
 def learned(corpus: Corpus, encoder: Encoder) -> list[Result]:
     # A network that was never trained needs more than the defaults to learn to see.
