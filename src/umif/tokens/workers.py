@@ -111,7 +111,9 @@ class _Worker:
         # has none, and has torch imported already, so a worker starts in a moment.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["umif.tokens.workers"])
-        process = context.Process(target=_serve, args=(theirs, self._make), name="umif-loader", daemon=True)
+        # It has the environment of the moment when it was started; a worker needs that of now, with the store's address.
+        args = (theirs, self._make, dict(os.environ))
+        process = context.Process(target=_serve, args=args, name="umif-loader", daemon=True)
         process.start()
         self._process: ForkServerProcess | None = process
         theirs.close()
@@ -189,7 +191,9 @@ class _Worker:
 
 
 # ------------------------------------------------------------------------------------- in the worker's process
-def _serve(line: socket.socket, make: Callable[[int], Any]) -> None:
+def _serve(line: socket.socket, make: Callable[[int], Any], environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which lets workers go
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_leave_with_parent, daemon=True).start()

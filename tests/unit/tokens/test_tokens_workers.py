@@ -124,6 +124,21 @@ def test_a_fault_of_ours_arrives_with_its_traceback(tmp_path: Path) -> None:
         steps_of(Misbehaving(tmp_path, "bug", at=(0,), times=99), 0, 1, workers=1)
 
 
+def variable(step: int) -> str | None:
+    """Return what a worker's environment says."""
+    return os.environ.get("UMIF_TEST_VARIABLE")
+
+
+def test_workers_have_the_environment_of_today(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not that of the moment when the server that forks them was started."""
+    for value in ("one", "other", None):
+        if value is None:
+            monkeypatch.delenv("UMIF_TEST_VARIABLE")
+        else:
+            monkeypatch.setenv("UMIF_TEST_VARIABLE", value)
+        assert list(make_steps(variable, 0, 2, workers=2)) == [value, value]
+
+
 def test_leaving_early_leaves_no_process_behind(tmp_path: Path) -> None:
     steps = make_steps(Misbehaving(tmp_path), 0, 1000, workers=2)
     next(steps)
