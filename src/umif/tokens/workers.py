@@ -111,7 +111,7 @@ class _Worker:
         # has none, and has torch imported already, so a worker starts in a moment.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["umif.tokens.workers"])
-        # It has the environment of the moment when it was started; a worker needs that of now, with the store's address.
+        # It has the environment of when it was started; a worker needs that of now, with the address of the store.
         args = (theirs, self._make, dict(os.environ))
         process = context.Process(target=_serve, args=args, name="umif-loader", daemon=True)
         process.start()
