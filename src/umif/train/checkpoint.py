@@ -99,7 +99,10 @@ def save_checkpoint_together(
 ) -> Path:
     """Write a checkpoint in parts: every process calls this with the tensors that are its own (`shard.own_part`).
 
-    As for `save_checkpoint`; what fails on one process is an error on all, and earlier checkpoints are untouched.
+    Otherwise as `save_checkpoint`; what fails on one process is an error on all.
+
+    Raises:
+        StorageError: a disk refused a write; earlier checkpoints are untouched. On the other processes a `RunError`.
     """
     final, temporary = _places(run, step)
 

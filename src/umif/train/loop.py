@@ -78,6 +78,7 @@ def pretrain(recipe: Recipe, *, resume: bool = True, progress: bool = True) -> P
         NonFiniteError: NaN or Inf in several steps in a row.
         CollapseError: all features became alike.
         StorageError: the disk refused a write.
+        ProcessLostError: another process of the run ended.
     """
     # A corpus behind a URL has a folder in the cache; run.json names that, for whoever looks the corpus up later.
     recipe = recipe.model_copy(update={"corpus": corpus_folder(recipe.corpus)})

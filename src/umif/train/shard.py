@@ -142,14 +142,12 @@ def placed(part: Tensor, tensor: Tensor) -> Tensor:
 
 def units(model: UmiF) -> dict[str, list[Tensor]]:
     """Return the parameters of each unit: `student.0`, …, `teacher.0`, …, and `around` the blocks."""
-    found: dict[str, list[Tensor]] = {"around": list(model.parameters())}
+    found: dict[str, list[Tensor]] = {}
     for name, encoder in (("student", model.student), ("teacher", model.teacher)):
         for number, block in enumerate(_blocks(encoder)):
-            own: list[Tensor] = list(block.parameters())
-            found[f"{name}.{number}"] = own
-            ids = set(map(id, own))
-            found["around"] = [parameter for parameter in found["around"] if id(parameter) not in ids]
-    return found
+            found[f"{name}.{number}"] = list(block.parameters())
+    inside = {id(parameter) for parameters in found.values() for parameter in parameters}
+    return {"around": [parameter for parameter in model.parameters() if id(parameter) not in inside], **found}
 
 
 def _blocks(encoder: TokenEncoder) -> list[Any]:

@@ -267,20 +267,32 @@ def test_the_number_of_processes_may_change_on_the_way(corpus: Path, alone: Path
     assert_same_training(alone, run)
 
 
+def die_in_third_step(recipe: dict[str, Any], environment: dict[str, str]) -> None:
+    """Body of a process: train; the second one is killed when its third step has its features."""
+    calls = []
+
+    def deadly(features: Features, spec: Any) -> dict[str, torch.Tensor]:
+        calls.append(spec)
+        if len(calls) == 3 and environment["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return compute_losses(features, spec)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("umif.train.step.compute_losses", deadly)
+        train_and_tell(recipe, environment)
+
+
 @pytest.mark.parametrize("shards", ["none", "full"])
 def test_a_process_that_is_killed_ends_the_others_with_a_word_about_it(
     corpus: Path, alone: Path, tmp_path: Path, shards: str
 ) -> None:
     run = tmp_path / "run"
     recipe = recipe_of(corpus, run, shard=shards, save_every=1)
-    processes = start_many(recipe, 2, train_and_tell)
-    wait_for_step(run, 2, processes[0])
-    os.kill(processes[1].pid or 0, signal.SIGKILL)
-    assert [finish(process) for process in processes] == [ProcessLostError.exit_code, -signal.SIGKILL]
+    assert run_many(recipe, 2, die_in_third_step) == [ProcessLostError.exit_code, -signal.SIGKILL]
     said = (tmp_path / "said-0.txt").read_text()
     assert "another process of the run is gone" in said
     assert "goes on from the last checkpoint" in said
-    assert 0 < steps_done(run) < STEPS
+    assert steps_done(run) == 2
     assert run_many(recipe, 2) == [0, 0]
     assert_same_training(alone, run)
 
